@@ -1,0 +1,1 @@
+"""Figures, contact sheets and tables of a finished experiment."""

@@ -1,0 +1,1 @@
+"""Methods that UNIC is compared with."""

@@ -1,0 +1,1 @@
+"""Image sets: where the images come from, how they are split, changed and batched."""
