@@ -1,0 +1,219 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from unic.mining import DistanceBlocks, Neighbors, mine_neighbors
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return str(request.param)
+
+
+def reference(features: NDArray[np.float32], n_neighbors: int, far_rank: int) -> Neighbors:
+    """Sort all float64 distances of each image by (itself, distance, index)."""
+    exact = features.astype(np.float64)
+    n_images = len(exact)
+    indices = np.empty((n_images, n_neighbors), dtype=np.int64)
+    distances = np.empty((n_images, n_neighbors), dtype=np.float32)
+    far_radius = np.empty(n_images, dtype=np.float32)
+    for i in range(n_images):
+        row = np.sqrt(np.square(exact[i] - exact).sum(axis=1))
+        order = np.lexsort((np.arange(n_images), row, np.arange(n_images) != i))
+        indices[i] = order[:n_neighbors]
+        distances[i] = row[order[:n_neighbors]]
+        far_radius[i] = row[order[far_rank]]
+    return Neighbors(indices, distances, far_radius)
+
+
+def random_features(n_images: int, n_dims: int, *, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(n_images, n_dims)).astype(np.float32)
+
+
+def digits() -> NDArray[np.float32]:
+    return load_digits().data.astype(np.float32)
+
+
+def assert_same(mined: Neighbors, expected: Neighbors) -> None:
+    np.testing.assert_array_equal(mined.indices, expected.indices)
+    np.testing.assert_array_equal(mined.distances, expected.distances)
+    np.testing.assert_array_equal(mined.far_radius, expected.far_radius)
+
+
+# Against a full sort in float64
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_dims", "n_neighbors", "far_rank"),
+    [(3, 1, 1, 2), (40, 5, 10, 39), (257, 33, 1, 2), (300, 64, 50, 150)],
+)
+def test_equals_full_sort(
+    n_images: int, n_dims: int, n_neighbors: int, far_rank: int, device: str
+) -> None:
+    features = random_features(n_images, n_dims)
+    mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=far_rank, device=device)
+    expected = reference(features, n_neighbors, far_rank)
+    np.testing.assert_array_equal(mined.indices, expected.indices)
+    np.testing.assert_allclose(mined.distances, expected.distances, rtol=1e-7)
+    np.testing.assert_allclose(mined.far_radius, expected.far_radius, rtol=1e-7)
+
+
+def test_equals_full_sort_on_digits_ties_included(device: str) -> None:
+    # Pixels are whole numbers: distances are exact in float64, and many are equal.
+    features = digits()
+    mined = mine_neighbors(features, n_neighbors=20, far_rank=1000, device=device)
+    assert_same(mined, reference(features, 20, 1000))
+
+
+def test_equals_full_sort_far_from_the_origin(device: str) -> None:
+    # Distances of 1 in the company of norms of 1e6: float32 products would see only noise.
+    features = (random_features(200, 16) + np.float32(1e6)).astype(np.float32)
+    mined = mine_neighbors(features, n_neighbors=10, far_rank=100, device=device)
+    expected = reference(features, 10, 100)
+    np.testing.assert_array_equal(mined.indices, expected.indices)
+    np.testing.assert_allclose(mined.far_radius, expected.far_radius, rtol=1e-7)
+
+
+def test_equals_full_sort_with_an_outlier(device: str) -> None:
+    # The outlier takes the slack of the screening above all distances; ranking still decides.
+    features = random_features(60, 8)
+    features[17] = 1e12
+    mined = mine_neighbors(features, n_neighbors=10, far_rank=30, device=device)
+    expected = reference(features, 10, 30)
+    np.testing.assert_array_equal(mined.indices, expected.indices)
+    np.testing.assert_allclose(mined.far_radius, expected.far_radius, rtol=1e-7)
+
+
+def test_returns_the_promised_shapes_and_dtypes() -> None:
+    mined = mine_neighbors(random_features(12, 4), n_neighbors=3, far_rank=6)
+    assert (mined.indices.shape, mined.indices.dtype) == ((12, 3), np.int64)
+    assert (mined.distances.shape, mined.distances.dtype) == ((12, 3), np.float32)
+    assert (mined.far_radius.shape, mined.far_radius.dtype) == ((12,), np.float32)
+
+
+def test_takes_read_only_and_strided_features() -> None:
+    features = random_features(20, 8)
+    expected = mine_neighbors(features, n_neighbors=3, far_rank=6)
+    strided = np.repeat(features, 2, axis=1)[:, ::2]
+    strided.flags.writeable = False
+    assert_same(mine_neighbors(strided, n_neighbors=3, far_rank=6), expected)
+
+
+# Laws
+
+
+@pytest.mark.parametrize("n_duplicates", [1, 5, 20])
+def test_an_image_precedes_its_duplicates(n_duplicates: int, device: str) -> None:
+    features = random_features(64, 7)
+    copies = np.arange(1, n_duplicates + 1) * 3  # spread over the blocks
+    features[copies] = features[0]
+    mined = mine_neighbors(features, n_neighbors=5, far_rank=40, device=device, block_size=10)
+    np.testing.assert_array_equal(mined.indices[:, 0], np.arange(64))
+    for i in (0, *copies):
+        others = [j for j in (0, *copies) if j != i][:4]
+        assert mined.indices[i, 1 : 1 + len(others)].tolist() == others
+        np.testing.assert_array_equal(mined.distances[i, : 1 + len(others)], 0.0)
+
+
+def test_ties_at_the_last_rank_go_to_the_lower_index(device: str) -> None:
+    features = np.eye(30, dtype=np.float32)  # all distances are equal
+    mined = mine_neighbors(features, n_neighbors=4, far_rank=20, device=device, block_size=7)
+    assert mined.indices[0].tolist() == [0, 1, 2, 3]
+    assert mined.indices[2].tolist() == [2, 0, 1, 3]
+    assert mined.indices[29].tolist() == [29, 0, 1, 2]
+    np.testing.assert_array_equal(mined.far_radius, np.sqrt(np.float32(2)))
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 64, 500])
+def test_block_size_changes_nothing(block_size: int, device: str) -> None:
+    features = random_features(150, 37)
+    features[100:120] = features[40:60]
+    expected = mine_neighbors(features, n_neighbors=12, far_rank=70)
+    mined = mine_neighbors(
+        features, n_neighbors=12, far_rank=70, device=device, block_size=block_size
+    )
+    assert_same(mined, expected)
+
+
+def test_permuting_the_images_permutes_the_result(device: str) -> None:
+    features = random_features(150, 20)
+    order = np.random.default_rng(1).permutation(150)
+    mined = mine_neighbors(features, n_neighbors=12, far_rank=70, device=device)
+    permuted = mine_neighbors(features[order], n_neighbors=12, far_rank=70, device=device)
+    np.testing.assert_array_equal(order[permuted.indices], mined.indices[order])
+    np.testing.assert_array_equal(permuted.distances, mined.distances[order])
+    np.testing.assert_array_equal(permuted.far_radius, mined.far_radius[order])
+
+
+def test_distances_ascend_up_to_the_far_radius() -> None:
+    mined = mine_neighbors(digits()[:400], n_neighbors=50, far_rank=51)
+    assert (np.diff(mined.distances, axis=1) >= 0).all()
+    assert (mined.far_radius >= mined.distances[:, -1]).all()
+
+
+def test_more_neighbors_extend_the_lists() -> None:
+    features = digits()[:300]
+    few = mine_neighbors(features, n_neighbors=5, far_rank=100)
+    many = mine_neighbors(features, n_neighbors=30, far_rank=100)
+    np.testing.assert_array_equal(many.indices[:, :5], few.indices)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_screening_stays_within_its_slack(offset: float, device: str) -> None:
+    features = (random_features(100, 48) * 10 + offset).astype(np.float32)
+    blocks = DistanceBlocks(features, device=device, block_size=100)
+    screened = blocks.screen(blocks.rows[0]).cpu().numpy()
+    exact = np.square(features.astype(np.longdouble)[:, None] - features).sum(axis=2)
+    error = np.abs(screened - exact)[~np.eye(100, dtype=bool)].reshape(100, 99)
+    assert (error <= blocks.slack.cpu().numpy()).all()
+    assert (blocks.slack.cpu().numpy() < 1e-9 * exact.max()).all()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("n_neighbors", "far_rank", "message"),
+    [
+        (0, 5, "n_neighbors must be at least 1, got 0"),
+        (5, 5, "n_neighbors must be below far_rank=5, got 5"),
+        (2, 10, "far_rank must be below n=10, got 10"),
+    ],
+)
+def test_refuses_ranks_out_of_order(n_neighbors: int, far_rank: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mine_neighbors(random_features(10, 3), n_neighbors=n_neighbors, far_rank=far_rank)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros(10, dtype=np.float32), "got float32 of shape (10,)"),
+        (np.zeros((10, 3)), "got float64 of shape (10, 3)"),
+        (np.zeros((10, 0), dtype=np.float32), "at least 1 dim, got shape (10, 0)"),
+        (np.ones((10, 3), dtype=np.float32), "not be constant, got 10 identical rows"),
+        (np.float32([[-2e38], [2e38], [0], [1]]), "must fit float32, got a spread of 4e+38"),
+    ],
+)
+def test_refuses_features_without_an_order(features: NDArray[np.float32], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mine_neighbors(features, n_neighbors=1, far_rank=2)
+
+
+def test_refuses_features_that_are_not_finite() -> None:
+    features = random_features(10, 3)
+    features[4, 1] = np.nan
+    features[7, 0] = np.inf
+    with pytest.raises(ValueError, match="got 2 rows that are not, the first is row 4"):
+        mine_neighbors(features, n_neighbors=1, far_rank=2)
+
+
+def test_refuses_empty_blocks() -> None:
+    with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
+        mine_neighbors(random_features(10, 3), n_neighbors=1, far_rank=2, block_size=0)
