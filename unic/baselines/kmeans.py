@@ -1,0 +1,188 @@
+"""k-means: greedy k-means++ seeding and Lloyd's iterations, the best of several restarts."""
+
+import logging
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from unic.mining import check_features
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_ENTRIES = 2**25  # of a block of distances to the centers: 128 MB in float32
+
+
+class KMeansFit(NamedTuple):
+    """The best of several runs of k-means."""
+
+    centers: NDArray[np.float32]  # (c, d)
+    inertia: float  # sum of squared distances to the nearest center
+    n_iter: int  # Lloyd iterations of the best run
+
+
+def fit_kmeans(
+    features: NDArray[np.float32],
+    *,
+    n_clusters: int,
+    n_restarts: int = 10,
+    max_iter: int = 300,
+    tol: float = 1e-4,
+    generator: torch.Generator,
+    device: str | torch.device = "cpu",
+) -> KMeansFit:
+    """Find centers that minimize the inertia ``sum_i min_c ||x_i - mu_c||^2``.
+
+    Each restart seeds by greedy k-means++ (Arthur and Vassilvitskii, 2007; of ``2 + ln K``
+    candidates drawn with probability proportional to their squared distance to the centers so
+    far, the one that lowers the inertia most), then alternates assignment and mean (Lloyd). A
+    center that loses all its images moves to the image farthest from its own center.
+
+    Args:
+        features: Shape ``(n, d)``, float32, finite.
+        n_clusters: K, at least 2 and at most ``n``.
+        n_restarts: Runs from new seeds, of which the one with the lowest inertia is returned.
+        max_iter: Lloyd iterations of a run at most.
+        tol: A run ends when the centers move by at most this share of the mean variance of the
+            features (squared, summed over the centers), as in scikit-learn.
+        generator: Source of the seeds, on the CPU whatever the device.
+        device: Where the distances are computed, in the words of torch.
+
+    Raises:
+        ValueError: If ``n_clusters`` is out of range, or a feature is not finite (names the row).
+    """
+    _check_arguments(check_features(features), n_clusters, n_restarts, max_iter)
+    mean = features.mean(axis=0, dtype=np.float64)  # (d,)
+    # Centering leaves the clusters as they are and saves digits in the expanded distances.
+    points = torch.as_tensor((features - mean).astype(np.float32), device=device)  # (n, d)
+    max_shift = tol * float(points.var(dim=0, correction=0).mean())
+    if not math.isfinite(max_shift):
+        raise ValueError("features must have a variance that fits float32, got one that overflows")
+    runs = [
+        _iterate(points, _seed_centers(points, n_clusters, generator), max_iter, max_shift)
+        for _ in tqdm(range(n_restarts), desc="fit_kmeans", unit="restart", disable=None)
+    ]
+    inertia, n_iter, centers = min(runs, key=lambda run: run[0])
+    logger.info(
+        "k-means of %d images in %d clusters on %s: inertia %.6g after %d iterations, best of %d",
+        len(points),
+        n_clusters,
+        device,
+        inertia,
+        n_iter,
+        n_restarts,
+    )
+    return KMeansFit((centers.cpu().double().numpy() + mean).astype(np.float32), inertia, n_iter)
+
+
+def assign_clusters(
+    features: NDArray[np.float32],
+    centers: NDArray[np.float32],
+    *,
+    device: str | torch.device = "cpu",
+) -> NDArray[np.int64]:
+    """Name the nearest center of every image: shape ``(n,)``, int64, ties to the lower index.
+
+    Args:
+        features: Shape ``(n, d)``, float32, finite.
+        centers: Shape ``(c, d)``, float32, finite.
+        device: Where the distances are computed, in the words of torch.
+
+    Raises:
+        ValueError: If the dims differ, or one of the two is not a finite float32 matrix.
+    """
+    check_features(features)
+    check_features(centers)
+    if features.shape[1] != centers.shape[1]:
+        raise ValueError(
+            f"features and centers must have the same dims, "
+            f"got {features.shape[1]} and {centers.shape[1]}"
+        )
+    mean = centers.mean(axis=0, dtype=np.float64)  # (d,)
+    points = torch.as_tensor((features - mean).astype(np.float32), device=device)  # (n, d)
+    means = torch.as_tensor((centers - mean).astype(np.float32), device=device)  # (c, d)
+    return _find_nearest(points, means)[0].cpu().numpy()
+
+
+def _seed_centers(points: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """Choose ``(c, d)`` of the points by greedy k-means++."""
+    n_candidates = 2 + int(math.log(n_clusters))
+    squared_norms = points.square().sum(dim=1)  # (n,)
+    chosen = torch.randint(len(points), (1,), generator=generator).to(points.device)  # (1,)
+    closest = _squared_distances(points[chosen], points, squared_norms)[0]  # (n,)
+    seeds = [chosen]
+    for _ in range(1, n_clusters):
+        cumulative = closest.double().cumsum(dim=0)  # (n,)
+        draws = torch.rand(n_candidates, generator=generator, dtype=torch.float64)  # (t,)
+        thresholds = draws.to(points.device) * cumulative[-1]  # (t,)
+        candidates = torch.searchsorted(cumulative, thresholds, right=True)  # (t,)
+        candidates.clamp_(max=len(points) - 1)  # where all points are seeds, every sum is 0
+        distances = _squared_distances(points[candidates], points, squared_norms)  # (t, n)
+        distances = torch.minimum(distances, closest)  # (t, n)
+        best = distances.sum(dim=1, dtype=torch.float64).argmin()
+        closest = distances[best]  # (n,)
+        seeds.append(candidates[best, None])
+    return points[torch.cat(seeds)]  # (c, d)
+
+
+def _iterate(
+    points: Tensor, centers: Tensor, max_iter: int, max_shift: float
+) -> tuple[float, int, Tensor]:
+    """Run Lloyd's iterations from given centers; returns inertia, iterations and centers."""
+    labels, squared = _find_nearest(points, centers)  # (n,) each
+    n_iter, has_settled = 0, False
+    while n_iter < max_iter and not has_settled:
+        n_iter += 1
+        previous_centers, previous_labels = centers, labels
+        centers = _update_centers(points, centers, labels, squared)  # (c, d)
+        labels, squared = _find_nearest(points, centers)  # (n,) each
+        shift = float((centers - previous_centers).square().sum())
+        has_settled = shift <= max_shift or torch.equal(labels, previous_labels)
+    inertia = (points - centers[labels]).square().sum(dtype=torch.float64)
+    return float(inertia), n_iter, centers
+
+
+def _update_centers(points: Tensor, centers: Tensor, labels: Tensor, squared: Tensor) -> Tensor:
+    """Mean of the points of each cluster ``(c, d)``; empty ones take the farthest points."""
+    n_clusters = len(centers)
+    empty = (torch.bincount(labels, minlength=n_clusters) == 0).nonzero()[:, 0]  # (e,)
+    if len(empty):
+        labels = labels.index_copy(0, squared.topk(len(empty)).indices, empty)  # (n,)
+    counts = torch.bincount(labels, minlength=n_clusters)[:, None]  # (c, 1)
+    sums = torch.zeros_like(centers).index_add_(0, labels, points)  # (c, d)
+    # A cluster of one point may just have lost it to an empty one: its center stays.
+    return torch.where(counts > 0, sums / counts.clamp(min=1), centers)
+
+
+def _find_nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest center of each point ``(n,)`` int64, and its squared distance ``(n,)``."""
+    block_size = max(1, _BLOCK_ENTRIES // len(centers))
+    squared_norms = centers.square().sum(dim=1)  # (c,)
+    nearest = [
+        _squared_distances(block, centers, squared_norms).min(dim=1)
+        for block in torch.split(points, block_size)
+    ]
+    return torch.cat([m.indices for m in nearest]), torch.cat([m.values for m in nearest])
+
+
+def _squared_distances(left: Tensor, right: Tensor, right_squared_norms: Tensor) -> Tensor:
+    """Squared distances ``(l, r)`` of two sets of points by one matrix product."""
+    distances = torch.addmm(right_squared_norms[None, :], left, right.T, alpha=-2.0)  # (l, r)
+    return distances.add_(left.square().sum(dim=1)[:, None]).clamp_(min=0.0)
+
+
+def _check_arguments(
+    features: NDArray[np.float32], n_clusters: int, n_restarts: int, max_iter: int
+) -> None:
+    if not 2 <= n_clusters <= len(features):
+        raise ValueError(
+            f"n_clusters must be at least 2 and at most n={len(features)}, got {n_clusters}"
+        )
+    if n_restarts < 1:
+        raise ValueError(f"n_restarts must be at least 1, got {n_restarts}")
+    if max_iter < 1:
+        raise ValueError(f"max_iter must be at least 1, got {max_iter}")
