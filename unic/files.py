@@ -1,0 +1,59 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file beside a path, and move it there once its writing has succeeded."""
+    path = Path(path)
+    temporary = temporary_sibling(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside a path, and move it there once its filling has succeeded."""
+    path = Path(path)
+    temporary = temporary_sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            old = temporary.with_name(f"{temporary.name}.old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_sibling(path: Path) -> Path:
+    """A fresh name beside a path for writing; removes what dead writers left behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}.tmp-{socket.gethostname()}-"
+    for left in path.parent.glob(f"{prefix}*"):
+        if not _is_other_process(int(left.name.removeprefix(prefix).partition(".")[0])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return path.parent / f"{prefix}{os.getpid()}"
+
+
+def _is_other_process(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()

@@ -1,0 +1,74 @@
+"""Digests of the code and the images that a result is built on."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def code_digest(script: str | Path) -> str:
+    """Digest of a script and of every package module that it imports, directly or not.
+
+    Only file contents count, so a touched file or a fresh checkout keeps the digest, and an
+    edited module changes it for just those stages that import the module. Data files of the
+    package (class lists, templates, weights) are not code; the artifacts record what they read.
+
+    Args:
+        script: A Python file.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    contents = [hashlib.sha256(path.read_bytes()).digest() for path in _closure(Path(script))]
+    return hashlib.sha256(b"".join(sorted(contents))).hexdigest()[:16]
+
+
+def imported_modules(script: str | Path) -> list[str]:
+    """Names of the package modules that :func:`code_digest` covers for a script, sorted."""
+    paths = _closure(Path(script)) - {Path(script)}
+    return sorted(path.relative_to(PACKAGE.parent).as_posix() for path in paths)
+
+
+def image_digest(image_ids: Iterable[str]) -> str:
+    """Digest of image ids in their order; row ``i`` means the same image where it is equal."""
+    digest = hashlib.sha256()
+    for image_id in image_ids:
+        digest.update(image_id.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _closure(script: Path) -> set[Path]:
+    found: set[Path] = set()
+    pending = [script]
+    while pending:
+        path = pending.pop()
+        if path not in found:
+            found.add(path)
+            pending.extend(_imports(path))
+    return found
+
+
+@cache
+def _imports(path: Path) -> frozenset[Path]:
+    """Package files named in the import statements of a file, read once in a process."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(file for name in names for file in _module_files(name))
+
+
+def _module_files(name: str) -> Iterable[Path]:
+    """Files that importing a dotted name runs: the module and the packages above it."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return
+    for depth in range(len(parts)):
+        base = PACKAGE.joinpath(*parts[1 : depth + 1])
+        yield from filter(Path.is_file, (base.with_suffix(".py"), base / "__init__.py"))

@@ -1,0 +1,232 @@
+"""The arrays that pass from rule to rule: names, shapes, dtypes, attributes; the only Zarr user.
+
+A store is a Zarr group, and the group's own ``zarr.json`` is its manifest: it holds the kind of
+the store, the parameters, the digest of the image ids, a checksum of every array, and the
+consolidated metadata. It is the file that Snakemake tracks. A store is written to a temporary
+sibling and renamed, so it is there whole or not at all.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+import unic
+from unic.files import whole_folder
+from unic.provenance import image_digest
+
+MANIFEST = "zarr.json"
+CHUNK_BYTES = 1 << 24
+SHAPES: dict[str, dict[str, tuple[str, str]]] = {
+    "features": {"features": ("n d", "float32"), "image_ids": ("n w", "uint8")},
+    "labels": {"labels": ("n", "int64"), "is_old": ("n", "bool")},
+    "known_labels": {"known_labels": ("n", "int64")},
+    "neighbors": {
+        "indices": ("n k", "int64"),
+        "distances": ("n k", "float32"),
+        "far_radius": ("n", "float32"),
+    },
+    "positives": {
+        "union_size": ("n", "int32"),
+        "is_clean": ("n", "bool"),
+        "indices": ("n k", "int64"),
+    },
+    "negatives": {"indices": ("n m", "int64")},
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store: its attributes, and its arrays by split and name."""
+
+    path: Path
+    group: zarr.Group
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Kind, package version, parameters, splits with their image digests, checksums."""
+        return dict(self.group.attrs)
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits, in the order in which they were written."""
+        return list(self.attributes["images"])
+
+    def read(self, name: str, *, split: str = "train") -> NDArray[Any]:
+        """Read one whole array.
+
+        Raises:
+            KeyError: If the store has no such split or array.
+            ValueError: If the array on disk is not the one that was written.
+        """
+        key = f"{split}/{name}"
+        if key not in self.attributes["checksums"]:
+            raise KeyError(f"{self.path} has no array {key}, it has {self._keys()}")
+        array = np.asarray(self.group[key])
+        if _checksum(array) != self.attributes["checksums"][key]:
+            raise ValueError(
+                f"{self.path}/{key} is damaged: its checksum differs from that in {MANIFEST}; "
+                "delete the store and run the workflow again"
+            )
+        return array
+
+    def read_image_ids(self, *, split: str = "train") -> list[str]:
+        """Image ids of a features store, row by row."""
+        return [bytes(row).rstrip(b"\0").decode() for row in self.read("image_ids", split=split)]
+
+    def _keys(self) -> str:
+        return ", ".join(self.attributes["checksums"])
+
+
+def write_store(
+    manifest: str | Path,
+    *,
+    kind: str,
+    arrays: Mapping[str, Mapping[str, NDArray[Any]]],
+    images: Mapping[str, str],
+    parameters: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a store, whole or not at all.
+
+    Args:
+        manifest: Path of the ``zarr.json`` inside the store; its folder becomes the store.
+        kind: One of the keys of ``SHAPES``.
+        arrays: Split to name to array, with the names, dimensions and dtypes of ``SHAPES``.
+        images: Split to digest of its ordered image ids (:func:`unic.provenance.image_digest`).
+        parameters: Settings that the arrays depend on; must be JSON.
+
+    Raises:
+        ValueError: If a name, a dtype or a shape is not that of the kind.
+    """
+    for split, members in arrays.items():
+        _check_shapes(kind, split, members)
+    with whole_folder(Path(manifest).parent) as temporary:
+        _write_group(temporary, kind, arrays, images, parameters or {})
+
+
+def open_store(manifest: str | Path, *, kind: str) -> Store:
+    """Open a store for reading.
+
+    Args:
+        manifest: Path of the ``zarr.json`` inside the store, or of the store.
+        kind: What the store must hold, one of the keys of ``SHAPES``.
+
+    Raises:
+        FileNotFoundError: If there is no whole store.
+        ValueError: If it is of another kind.
+    """
+    path = Path(manifest)
+    path = path.parent if path.name == MANIFEST else path
+    if not (path / MANIFEST).is_file():
+        raise FileNotFoundError(f"no store at {path}: {MANIFEST} is missing")
+    store = Store(path, zarr.open_group(path, mode="r"))
+    found = store.attributes.get("kind")
+    if found != kind:
+        raise ValueError(f"{path} must be a {kind} store, got {found!r}")
+    return store
+
+
+def check_same_images(*stores: Store, split: str = "train") -> None:
+    """Refuse to combine stores whose rows stand for different images.
+
+    Raises:
+        ValueError: If the image digests of a split differ; names the two stores.
+    """
+    first, *others = stores
+    expected = first.attributes["images"][split]
+    for other in others:
+        found = other.attributes["images"].get(split)
+        if found != expected:
+            raise ValueError(
+                f"row i must mean the same image in {first.path} and {other.path}, but their "
+                f"digests of the {split} images differ: {expected} and {found}"
+            )
+
+
+def encode_image_ids(image_ids: Sequence[str]) -> NDArray[np.uint8]:
+    """Image ids as rows of UTF-8 bytes, padded with zeros: a dtype every Zarr reader knows."""
+    encoded = [image_id.encode() for image_id in image_ids]
+    width = max(map(len, encoded), default=1)
+    joined = b"".join(row.ljust(width, b"\0") for row in encoded)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(len(encoded), width)  # (n, w)
+
+
+def image_digests(images: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Digest of the ordered image ids of each split."""
+    return {split: image_digest(ids) for split, ids in images.items()}
+
+
+def _write_group(
+    path: Path,
+    kind: str,
+    arrays: Mapping[str, Mapping[str, NDArray[Any]]],
+    images: Mapping[str, str],
+    parameters: Mapping[str, Any],
+) -> None:
+    group = zarr.create_group(path)
+    checksums: dict[str, str] = {}
+    for split, members in arrays.items():
+        for name, array in members.items():
+            key = f"{split}/{name}"
+            group.create_array(
+                key,
+                data=np.ascontiguousarray(array),
+                chunks=_chunks(array),
+                compressors=_compressors(array),
+                dimension_names=SHAPES[kind][name][0].split(),
+            )
+            checksums[key] = _checksum(array)
+    group.attrs.update(
+        {
+            "kind": kind,
+            "unic_version": unic.__version__,
+            "parameters": dict(parameters),
+            "images": dict(images),
+            "checksums": checksums,
+        }
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(path)
+
+
+def _check_shapes(kind: str, split: str, members: Mapping[str, NDArray[Any]]) -> None:
+    expected = SHAPES[kind]
+    if set(members) != set(expected):
+        raise ValueError(f"a {kind} store must hold {sorted(expected)}, got {sorted(members)}")
+    sizes: dict[str, int] = {}
+    for name, array in members.items():
+        dims, dtype = expected[name]
+        if array.dtype != dtype or array.ndim != len(dims.split()):
+            raise ValueError(
+                f"{split}/{name} of a {kind} store must be {dtype} with dimensions ({dims}), "
+                f"got {array.dtype} with shape {array.shape}"
+            )
+        for dim, size in zip(dims.split(), array.shape, strict=True):
+            if sizes.setdefault(dim, size) != size:
+                raise ValueError(
+                    f"dimension {dim} of {split}/{name} must be {sizes[dim]}, got {size}"
+                )
+
+
+def _chunks(array: NDArray[Any]) -> tuple[int, ...]:
+    """Whole rows, about 16 MB: floats do not compress, and readers take whole arrays."""
+    row_bytes = max(1, array.nbytes // max(1, len(array)))
+    return (min(max(1, len(array)), max(1, CHUNK_BYTES // row_bytes)), *array.shape[1:])
+
+
+def _compressors(array: NDArray[Any]) -> BloscCodec | None:
+    if array.dtype.kind == "f":
+        return None
+    return BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+
+
+def _checksum(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
