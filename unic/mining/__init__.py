@@ -163,8 +163,9 @@ class _Mining:
                 engine="exact",
             )
             found = self._checkpoint.read()
-            far_radius = found["far_radius"] if self._far_rank is not None else np.empty(0)
-            self._fill(Ranked(found["row"], found["indices"], found["distances"], far_radius))
+            self._fill(
+                Ranked(found["row"], found["indices"], found["distances"], found["far_radius"])
+            )
             is_missing[found["row"]] = False
             logger.info("found %d of %d rows in %s", len(found), len(is_missing), checkpoint)
         return np.flatnonzero(is_missing)
@@ -249,9 +250,7 @@ def _mine_with_faiss(
     return Neighbors(indices, distances, far_radius, stats)
 
 
-def _choose_precision(
-    precision: Literal["auto"] | Precision, far_rank: int | None
-) -> Precision:
+def _choose_precision(precision: Literal["auto"] | Precision, far_rank: int | None) -> Precision:
     if precision == "auto":
         return "bfloat16" if far_rank is None and has_bfloat16() else "float32"
     if precision not in ("float32", "bfloat16"):

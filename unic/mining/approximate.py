@@ -64,6 +64,7 @@ def _build(features: NDArray[np.float32], engine: FaissEngine, device: torch.dev
     import faiss  # optional, and slow to import
 
     n_images, n_dims = features.shape
+    index: Any
     if engine == "faiss_hnsw":
         if device.type != "cpu":
             raise ValueError(f"device must be cpu for engine faiss_hnsw, got {device}")

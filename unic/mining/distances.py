@@ -134,11 +134,35 @@ class ExactRows:
         distances = near.squared[picked].clamp_(min=0.0).sqrt().float().cpu().numpy()
         if far_rank is None:
             return indices, distances, np.empty(0, dtype=np.float32)
-        far_cut = _order_statistic(screened, far_rank)  # (b, 1)
-        is_nearer = screened < far_cut - doubt  # (b, n)
-        far = self.rank(block, ~is_nearer & (screened <= far_cut + doubt))
-        at_far_rank = far.first + far_rank - is_nearer.sum(dim=1)  # (b,)
+        far, at_far_rank, _ = self._about(block, screened, far_rank)
         return indices, distances, far.squared[at_far_rank].sqrt().float().cpu().numpy()
+
+    def at_rank(
+        self, rows: NDArray[np.int64], far_rank: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Squared distance and index, ``(b,)`` each, of the image at a rank of some rows."""
+        block = torch.as_tensor(rows, device=self._device)  # (b,)
+        far, at_far_rank, _ = self._about(block, self.screen(block), far_rank)
+        return far.squared[at_far_rank].cpu().numpy(), far.columns[at_far_rank].cpu().numpy()
+
+    def beyond(self, rows: NDArray[np.int64], far_rank: int) -> NDArray[np.bool_]:
+        """Mark the images ``(b, n)`` from a rank on, for some rows."""
+        block = torch.as_tensor(rows, device=self._device)  # (b,)
+        far, at_far_rank, is_nearer = self._about(block, self.screen(block), far_rank)
+        position = torch.arange(len(far.rows), device=self._device)  # (p,)
+        is_inside = position < at_far_rank[far.rows]  # (p,)
+        is_nearer[far.rows[is_inside], far.columns[is_inside]] = True
+        return ~is_nearer.cpu().numpy()
+
+    def _about(
+        self, rows: Tensor, screened: Tensor, far_rank: int
+    ) -> tuple[RankedPairs, Tensor, Tensor]:
+        """Pairs about a rank, the position ``(b,)`` of the one at it, and which are nearer."""
+        doubt = 2 * self.slack(rows)  # (b, 1)
+        cut = _order_statistic(screened, far_rank)  # (b, 1)
+        is_nearer = screened < cut - doubt  # (b, n)
+        pairs = self.rank(rows, ~is_nearer & (screened <= cut + doubt))
+        return pairs, pairs.first + far_rank - is_nearer.sum(dim=1), is_nearer
 
     def order(
         self, rows: NDArray[np.int64], candidates: NDArray[np.int64], n_neighbors: int

@@ -8,13 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 _LANES = 16  # columns compared at once
+OWN = np.float32(1e30)  # in place of the product of an image with itself: it comes first
 _ROOM = 192  # entries that a list gains before it is cut back
+_DOUBTFUL = 40  # images about the far radius that estimates may put on the wrong side of it
+_BISECTIONS = 50  # they tell all but ties apart
 _DEVIATIONS = 5.0  # of the rank of the far radius among the images seen so far
 
 
@@ -75,11 +78,13 @@ def _margin(n_seen, n_images, far_rank):
     found out in the end and ranked anew.
     """
     inside, seen = far_rank / n_images, n_seen / n_images
-    return int(_DEVIATIONS * np.sqrt(n_images * inside * (1 - inside) * seen * (1 - seen))) + 8
+    return (
+        int(_DEVIATIONS * np.sqrt(n_images * inside * (1 - inside) * seen * (1 - seen))) + _DOUBTFUL
+    )
 
 
 @intrinsic
-def _pack(typingctx, values, columns, first, low, high, to_values, to_columns, count):
+def _pack(typingctx, values, columns, first, low, high, to_values, to_columns, count):  # noqa: ARG001
     """Append those of 16 values that are from ``low`` to ``high``; count them and those below.
 
     ``to_values[count:]`` and ``to_columns[count:]`` need room for all 16. Compilers do not find
@@ -147,12 +152,12 @@ def _threshold(values, fewest, most):
 
     Where ties leave none, the one found last has fewer than ``fewest`` under it.
     """
-    low, high = np.float32(np.inf), np.float32(-np.inf)
+    low, high = OWN, -OWN
     for c in range(len(values)):
-        if values[c] > -np.inf:
+        if values[c] > -OWN / 2:
             low = min(low, values[c])
             high = max(high, values[c])
-    for _ in range(40):
+    for _ in range(_BISECTIONS):
         middle = low + (high - low) * np.float32(0.5)
         n_under = 0
         for c in range(len(values)):
@@ -164,6 +169,21 @@ def _threshold(values, fewest, most):
         else:
             return middle
     return low
+
+
+@njit(cache=True)
+def _order_statistic(values, place):
+    """The value at a place of the order, counted from 0."""
+    bound = _threshold(values, place + 1, place + 1)
+    n_under = 0
+    under, above = -OWN, OWN
+    for c in range(len(values)):
+        if values[c] < bound:
+            n_under += 1
+            under = max(under, values[c])
+        else:
+            above = min(above, values[c])
+    return under if n_under > place else above
 
 
 @njit(cache=True)
@@ -194,19 +214,29 @@ def _scan_near(bounds, bound_columns, n_kept, values, columns, count, cut):
                 if count < n_kept or count + 2 * _LANES > len(values):
                     return 0, np.float32(-np.inf)  # too many ties: leave the row to others
             for lane in (first, first + _LANES):
-                added, _ = _pack(
-                    bounds, bound_columns, lane, -np.inf, cut, values, columns, count
-                )
+                added, _ = _pack(bounds, bound_columns, lane, -np.inf, cut, values, columns, count)
                 count += added
     return count, cut
 
 
 @njit(cache=True)
-def _scan_far(estimates, estimate_columns, far_rank, n_images, values, columns, count, low, high, below):
+def _scan_far(
+    estimates,
+    estimate_columns,
+    n_before,
+    far_rank,
+    n_images,
+    values,
+    columns,
+    count,
+    low,
+    high,
+    below,
+):
     """List the estimates within the window; give the new length, bounds and number below."""
     for first in range(0, len(estimates), _LANES):
         if count + _LANES > len(values):
-            n_seen = estimate_columns[first]
+            n_seen = n_before + first
             place = far_rank * n_seen // n_images - below
             margin = _margin(n_seen, n_images, far_rank)
             if place - margin > 0:
@@ -225,16 +255,18 @@ def _scan_far(estimates, estimate_columns, far_rank, n_images, values, columns, 
     return count, low, high, below
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def scan(
     products: NDArray[np.float32],
     half_norms: NDArray[np.float32],
     norms: NDArray[np.float32],
     errors: NDArray[np.float32],
+    rounding: np.float32,
     near: NearLists,
     far: FarWindows,
     first_row: int,
     first_column: int,
+    n_before: int,
     n_kept: int,
     n_images: int,
     far_rank: int,
@@ -246,14 +278,16 @@ def scan(
     the one sought (Munro and Paterson, 1980); those left out are counted, on either side.
 
     Args:
-        products: Shape ``(b, c)``, of rows and columns; infinite for an image with itself.
+        products: Shape ``(b, c)``, of rows and columns; ``OWN`` for an image with itself.
         half_norms: Shape ``(c,)``, half the squared norms of the columns.
         norms: Shape ``(c,)``, norms of the columns.
-        errors: Shape ``(b,)``, bound of ``|computed x - x|`` of a row over the column's norm.
+        errors: Shape ``(b,)``; ``|computed x - x|`` is at most this times the column's norm, ...
+        rounding: ... and this times the product.
         near: Lists of ``m >= b`` rows.
         far: Windows of as many rows, or of none to skip them.
         first_row: Row of ``near`` and ``far`` that the tile starts at.
-        first_column: Where the tile's columns start; as many were seen before.
+        first_column: Where the tile's columns start.
+        n_before: Columns that the rows have seen in tiles before.
         n_kept: Length that the near lists are cut back to.
         n_images: Columns in all.
         far_rank: tau_2 of the paper.
@@ -262,7 +296,7 @@ def scan(
     far_values, far_columns, far_counts, far_lows, far_highs, far_below = far
     n_lanes = -(-products.shape[1] // (2 * _LANES)) * 2 * _LANES
     columns = np.arange(first_column, first_column + n_lanes).astype(np.int32)
-    for r in prange(len(products)):
+    for r in range(len(products)):
         row = first_row + r
         error = errors[r]
         product = products[r]
@@ -272,7 +306,7 @@ def scan(
         bounds[len(product) :] = np.nan
         for c in range(len(product)):
             estimates[c] = half_norms[c] - product[c]
-            bounds[c] = estimates[c] - error * norms[c]
+            bounds[c] = estimates[c] - error * norms[c] - rounding * abs(product[c])
         near_counts[row], near_cuts[row] = _scan_near(
             bounds,
             columns,
@@ -286,6 +320,7 @@ def scan(
             far_counts[row], far_lows[row], far_highs[row], far_below[row] = _scan_far(
                 estimates,
                 columns,
+                n_before,
                 far_rank,
                 n_images,
                 far_values[row],
@@ -298,7 +333,7 @@ def scan(
 
 
 @njit(cache=True)
-def _squared_distance(left, right, room):
+def squared_distance(left, right, room):
     """The float64 sum of squared differences, added in an order that ``d`` alone decides."""
     size = len(left)
     for dim in range(size):
@@ -317,33 +352,40 @@ def _squared_distance(left, right, room):
 @njit(cache=True)
 def _sort_pairs(squared, images, count):
     """Order by distance, ties by index, in place."""
-    order = np.argsort(squared[:count])
-    squared[:count], images[:count] = squared[order], images[order]
-    for right in range(1, count):
-        place = right
-        while place > 0 and (
-            squared[place - 1] == squared[place] and images[place - 1] > images[place]
-        ):
-            images[place - 1], images[place] = images[place], images[place - 1]
-            place -= 1
+    gap = 1
+    while gap < count:
+        gap = 3 * gap + 1
+    while gap > 1:
+        gap //= 3
+        for right in range(gap, count):
+            distance, image, place = squared[right], images[right], right
+            while place >= gap and (
+                squared[place - gap] > distance
+                or (squared[place - gap] == distance and images[place - gap] > image)
+            ):
+                squared[place], images[place] = squared[place - gap], images[place - gap]
+                place -= gap
+            squared[place], images[place] = distance, image
 
 
 @njit(cache=True)
-def _settle_near_row(features, order, position, half_norm, half_scale, values, columns, cut, indices, squared):
+def _settle_near_row(
+    features, order, position, half_norm, half_scale, values, columns, cut, indices, squared
+):
     count, n_neighbors = len(values), len(indices)
     if count < n_neighbors:
         return False
     room = np.empty(features.shape[1])
     exact, images = np.empty(count), np.empty(count, dtype=np.int64)
     own = order[position]
-    likely = np.partition(values, n_neighbors - 1)[n_neighbors - 1]
+    likely = _order_statistic(values, n_neighbors - 1)
     limit = np.float64(likely)
     found, farthest = 0, 0.0
     for step in range(2):
         for c in range(count):
             if (step == 0 and values[c] <= likely) or (step == 1 and likely < values[c] <= limit):
                 images[found] = order[columns[c]]
-                exact[found] = _squared_distance(features[own], features[images[found]], room)
+                exact[found] = squared_distance(features[own], features[images[found]], room)
                 farthest = max(farthest, exact[found])
                 if images[found] == own:
                     exact[found] = -1.0  # before its duplicates
@@ -357,7 +399,7 @@ def _settle_near_row(features, order, position, half_norm, half_scale, values, c
     return cut == np.inf or squared[n_neighbors - 1] * half_scale - half_norm < cut
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def settle_near(
     features: NDArray[np.float32],
     order: NDArray[np.int64],
@@ -392,7 +434,7 @@ def settle_near(
     """
     near_values, near_columns, near_counts, near_cuts = near
     is_settled = np.zeros(len(positions), dtype=np.bool_)
-    for r in prange(len(positions)):
+    for r in range(len(positions)):
         count = near_counts[first_row + r]
         is_settled[r] = _settle_near_row(
             features,
@@ -414,7 +456,7 @@ def _settle_far_row(features, order, position, slack, values, columns, low, high
     count = len(values)
     if place < 0 or place >= count:
         return -1.0
-    estimate = np.float64(np.partition(values, place)[place])
+    estimate = np.float64(_order_statistic(values, place))
     inner, outer = estimate - slack, estimate + slack
     if (low > -np.inf and inner <= low) or (high < np.inf and outer >= high):
         return -1.0
@@ -426,7 +468,7 @@ def _settle_far_row(features, order, position, slack, values, columns, low, high
             place -= 1
         elif values[c] <= outer:
             images[found] = order[columns[c]]
-            exact[found] = _squared_distance(
+            exact[found] = squared_distance(
                 features[order[position]], features[images[found]], room
             )
             found += 1
@@ -434,7 +476,7 @@ def _settle_far_row(features, order, position, slack, values, columns, low, high
     return exact[place]
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def settle_far(
     features: NDArray[np.float32],
     order: NDArray[np.int64],
@@ -460,7 +502,7 @@ def settle_far(
     """
     far_values, far_columns, far_counts, far_lows, far_highs, far_below = far
     squared = np.empty(len(positions))
-    for r in prange(len(positions)):
+    for r in range(len(positions)):
         row = first_row + r
         squared[r] = _settle_far_row(
             features,

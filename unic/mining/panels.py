@@ -39,7 +39,7 @@ class SplitRows(ExactRows):
         self, features: NDArray[np.float32], *, device: torch.device, block_size: int | None = None
     ) -> None:
         """Bring the features to the device, or pin them where it is too small."""
-        n_images, n_dims = features.shape
+        n_images = len(features)
         stored: Tensor = torch.from_numpy(features)
         self._is_resident = 10 * features.nbytes // 4 < _SHARE * _free_bytes(device)
         if self._is_resident:
@@ -107,7 +107,7 @@ class SplitRows(ExactRows):
         if self._device.type != "cuda":
             yield from ((chunk, self._split(chunk)[0]) for chunk in self._chunks())
             return
-        copying = torch.cuda.Stream(self._device)
+        copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         computing = torch.cuda.current_stream(self._device)
 
         def copy(chunk: slice) -> Tensor:

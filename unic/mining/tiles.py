@@ -1,11 +1,13 @@
 """The exact pass on a CPU: tiles of the upper triangle of the distance matrix, each read twice."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from contextvars import ContextVar
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Literal, NamedTuple, TypeVar
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,6 +34,12 @@ class Ranked(NamedTuple):
     far_radius: NDArray[np.float32]  # (b,), or (0,) where no far rank was asked for
 
 
+_Settled = tuple[Ranked, NDArray[np.int64]]
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_n_threads: ContextVar[int] = ContextVar("n_threads", default=1)
+
+
 class Operand:
     """Centered features, shuffled, in the precision of the matrix products.
 
@@ -40,8 +48,8 @@ class Operand:
     of rounding to float32 and to bfloat16; ``M = max |a_j|``. Sought is the order of
     ``x_ij = |a_j|^2 / 2 - a_i . a_j``; computed is ``v_ij = fl(fl(|a_j|^2 / 2) - g_ij)``.
 
-    Bound: ``|v_ij - x_ij| <= errors[i] * norms[j]``, whatever the order in which the
-    product is added up, and also after ``errors[i] * norms[j]`` itself is subtracted in float32.
+    Bound: ``|v_ij - x_ij| <= errors[i] * norms[j] + rounding * |g_ij|``, whatever the order in
+    which the product is added up, also after the bound itself is subtracted in float32.
 
     Proof for float32. Each entry of ``a`` is rounded once: ``|a - a'| <= u |a|``, which moves the
     product by at most ``2 u |a_i| |a_j|`` to first order. Adding up ``d`` rounded products in any
@@ -49,16 +57,16 @@ class Operand:
     Numerical Algorithms, Section 3.1). Rounding ``|a_j|^2 / 2``, the difference and the
     subtracted bound adds at most ``3 u (|a_j|^2 / 2 + |a_i| |a_j|)``. In all less than
     ``u |a_j| ((d + 6) |a_i| + 2 M)``; taken are ``d + 8`` and ``4 M``, and 1 % for the terms of
-    second order, which is valid for ``d`` below 100,000.
+    second order, which is valid for ``d`` below 100,000. ``rounding`` is 0.
 
     Proof for bfloat16. With ``b`` for ``a`` rounded to bfloat16 and the residual norm
     ``r = |a - b|``, both computed in float64, Cauchy-Schwarz on ``a_i . a_j - b_i . b_j =
     (a_i - b_i) . a_j + b_i . (a_j - b_j)`` gives ``r_i |a_j| + |b_i| r_j``, where
     ``r_j <= q |a_j|`` for ``q = max_j r_j / |a_j| <= U``. Products of bfloat16 numbers are exact
-    in float32; their sum is off by ``d u |b_i| |b_j|`` as above, and is rounded to nearest
-    bfloat16 once at the end, ``U |g|``. In all
-    ``|a_j| (r_i + |a_i| (q + d u + U))`` with 2 % for second order (``|b| <= (1 + U) |a|``), plus
-    the float32 terms above.
+    in float32; their sum is off by ``d u |b_i| |b_j|`` as above. In all
+    ``|a_j| (r_i + |a_i| q)`` with 2 % for second order (``|b| <= (1 + U) |a|``), plus the
+    float32 terms above. The sum is rounded to nearest bfloat16 once at the end: ``rounding`` is
+    ``U``, with 2 % as ``g`` is the rounded one.
 
     ``norms`` are not below ``2^-20 M``, so that the errors of float64 (``2^-53``) and of products
     that underflow stay under the margins even for images at the mean.
@@ -69,6 +77,7 @@ class Operand:
         half_norms: Shape ``(n,)``, float64, ``|a_j|^2 / 2``.
         norms: Shape ``(n,)``, float32.
         errors: Shape ``(n,)``, float32.
+        rounding: Relative error of the products' last rounding.
         half_scale: What takes squared distances of the features to half those of ``a``.
     """
 
@@ -97,30 +106,35 @@ class Operand:
         floored = np.maximum(norms, 2.0**-20 * greatest)  # (n,)
         errors = 1.01 * _FLOAT32 * ((n_dims + 8) * floored + 4 * greatest)  # (n,)
         if precision == "bfloat16":
-            relative = (residuals / floored).max() + _BFLOAT16
-            errors += 1.02 * (residuals + floored * relative)
+            errors += 1.02 * (residuals + floored * (residuals / floored).max())
+        self.rounding = np.float32(1.02 * _BFLOAT16 if precision == "bfloat16" else 0.0)
         self.norms = np.nextafter(floored.astype(np.float32), np.float32(np.inf))  # (n,)
         self.errors = np.nextafter(errors.astype(np.float32), np.float32(np.inf))  # (n,)
         self.narrow_half_norms = self.half_norms.astype(np.float32)  # (n,)
-        self._products = torch.empty(0)
-        self._rounded = torch.empty(0, dtype=self.matrix.dtype)
 
-    def products(self, rows: slice | torch.Tensor, columns: slice) -> torch.Tensor:
+
+class _Room:
+    """Memory for the tiles of one thread."""
+
+    def __init__(self, n_entries: int) -> None:
+        self._rounded = torch.empty(n_entries, dtype=torch.bfloat16)
+        self._products, self._turned = torch.empty(n_entries), torch.empty(n_entries)
+
+    def products(
+        self, operand: Operand, rows: slice | torch.Tensor, columns: slice
+    ) -> torch.Tensor:
         """Products ``(b, c)`` in float32; they live until the next call."""
-        left, right = self.matrix[rows], self.matrix[columns]  # (b, d), (c, d)
+        left, right = operand.matrix[rows], operand.matrix[columns]  # (b, d), (c, d)
         shape = (len(left), len(right))
-        n_entries = shape[0] * shape[1]
-        if self._products.numel() < n_entries:
-            self._products = torch.empty(n_entries)
-            self._rounded = torch.empty(n_entries, dtype=self.matrix.dtype)
-        products = self._products[:n_entries].view(shape)
-        if self.matrix.dtype == torch.float32:
-            torch.mm(left, right.T, out=products)
-        else:
-            rounded = self._rounded[:n_entries].view(shape)
-            torch.mm(left, right.T, out=rounded)
-            products.copy_(rounded)
-        return products
+        products = self._products[: shape[0] * shape[1]].view(shape)
+        if operand.matrix.dtype == torch.float32:
+            return torch.mm(left, right.T, out=products)
+        rounded = self._rounded[: shape[0] * shape[1]].view(shape)
+        return products.copy_(torch.mm(left, right.T, out=rounded))
+
+    def turned(self, products: torch.Tensor) -> torch.Tensor:
+        """The products transposed ``(c, b)``; they live until the next call."""
+        return self._turned[: products.numel()].view(products.shape[::-1]).copy_(products.T)
 
 
 class TilePass:
@@ -145,45 +159,73 @@ class TilePass:
     def triangle(self, n_rows: int) -> Iterator[tuple[Ranked, NDArray[np.int64]]]:
         """Rank the first ``n_rows`` images of the operand, by tiles on and above the diagonal.
 
-        A tile serves its rows, and transposed those of its columns that are sought too. The rows
-        of a block are complete when its tiles are.
+        A tile serves its rows, and transposed those of its columns that are sought too. Each
+        thread takes the next tile; the rows of a block are complete when they have seen all
+        columns, in whatever order.
 
         Yields:
             Settled rows of a block, and the images of its unsettled ones.
         """
         near, far = self._lists(n_rows)
-        n_tiles = sum(len(self._columns(rows, n_rows)) for rows in self._blocks(n_rows))
-        with tqdm(total=n_tiles, desc="mine_neighbors", unit="tile", disable=None) as progress:
-            for rows in self._blocks(n_rows):
-                for columns in self._columns(rows, n_rows):
-                    products = self._operand.products(rows, columns)  # (b, c)
-                    if columns.start == rows.start:
-                        products.fill_diagonal_(torch.inf)
-                    self._scan(products, rows, rows.start, columns, near, far)
-                    if rows.stop <= columns.start and columns.stop <= n_rows:
-                        turned = products.T.contiguous()  # (c, b)
-                        self._scan(turned, columns, columns.start, rows, near, far)
-                    progress.update()
-                yield self._settle(np.arange(rows.start, rows.stop), rows.start, near, far)
+        blocks = self._blocks(n_rows)
+        locks = [Lock() for _ in blocks]
+        n_seen = [0 for _ in blocks]
 
-    def rectangle(
-        self, positions: NDArray[np.int64]
-    ) -> Iterator[tuple[Ranked, NDArray[np.int64]]]:
+        def scan(block: int, products: torch.Tensor, columns: slice) -> list[_Settled]:
+            rows = blocks[block]
+            with locks[block]:
+                self._scan(products, rows, rows.start, columns, n_seen[block], near, far)
+                n_seen[block] += columns.stop - columns.start
+                is_complete = n_seen[block] == self._n_images
+            if not is_complete:
+                return []
+            return [self._settle(np.arange(rows.start, rows.stop), rows.start, near, far)]
+
+        def read(tile: tuple[int, slice], room: _Room) -> list[_Settled]:
+            block, columns = tile
+            rows = blocks[block]
+            products = room.products(self._operand, rows, columns)  # (b, c)
+            if columns.start == rows.start:
+                products.fill_diagonal_(float(kernels.OWN))
+            settled = scan(block, products, columns)
+            if rows.stop <= columns.start and columns.stop <= n_rows:
+                turned = room.turned(products)  # (c, b)
+                for start in range(0, len(turned), self._block_size):
+                    other = (columns.start + start) // self._block_size
+                    settled += scan(other, turned[start : start + self._block_size], rows)
+            return settled
+
+        tiles = [len(self._columns(rows, n_rows)) for rows in blocks]
+        pairs = (
+            (block, columns)
+            for block, rows in enumerate(blocks)
+            for columns in self._columns(rows, n_rows)
+        )
+        with tqdm(total=sum(tiles), desc="mine_neighbors", unit="tile", disable=None) as progress:
+            for settled in _in_threads(read, pairs, 2 * self._block_size**2):
+                progress.update()
+                yield from settled
+
+    def rectangle(self, positions: NDArray[np.int64]) -> Iterator[tuple[Ranked, NDArray[np.int64]]]:
         """Rank the images at some places of the operand, by tiles against all columns.
 
         Yields:
             As :meth:`triangle`.
         """
-        for start in range(0, len(positions), self._block_size):
-            block = positions[start : start + self._block_size]  # (b,)
+
+        def read(block: NDArray[np.int64], room: _Room) -> _Settled:
             near, far = self._lists(len(block))
             for column in range(0, self._n_images, 2 * self._block_size):
                 columns = slice(column, min(column + 2 * self._block_size, self._n_images))
-                products = self._operand.products(torch.from_numpy(block), columns)  # (b, c)
+                products = room.products(self._operand, torch.from_numpy(block), columns)  # (b, c)
                 own = np.flatnonzero((block >= columns.start) & (block < columns.stop))
-                products[own, block[own] - columns.start] = torch.inf
-                self._scan(products, block, 0, columns, near, far)
-            yield self._settle(block, 0, near, far)
+                products[own, block[own] - columns.start] = float(kernels.OWN)
+                self._scan(products, block, 0, columns, column, near, far)
+            return self._settle(block, 0, near, far)
+
+        starts = range(0, len(positions), self._block_size)
+        blocks = (positions[start : start + self._block_size] for start in starts)  # (b,) each
+        yield from _in_threads(read, blocks, 2 * self._block_size**2)
 
     def _lists(self, n_rows: int) -> tuple[kernels.NearLists, kernels.FarWindows]:
         near = kernels.near_lists(n_rows, self._n_kept)
@@ -209,6 +251,7 @@ class TilePass:
         rows: slice | NDArray[np.int64],
         first_row: int,
         columns: slice,
+        n_before: int,
         near: kernels.NearLists,
         far: kernels.FarWindows,
     ) -> None:
@@ -218,10 +261,12 @@ class TilePass:
             operand.narrow_half_norms[columns],
             operand.norms[columns],
             operand.errors[rows],
+            operand.rounding,
             near,
             far,
             first_row,
             columns.start,
+            n_before,
             self._n_kept,
             self._n_images,
             self._far_rank or 0,
@@ -296,7 +341,7 @@ def rank_rows(
     is_sought[rows] = True
     unsettled: list[NDArray[np.int64]] = []
     n_found = 0
-    with _threads():
+    with _single_threaded_products():
         if 2 * len(rows) >= n_images:
             order = np.concatenate([order[is_sought[order]], order[~is_sought[order]]])
             operand = Operand(features, order, precision)
@@ -322,12 +367,55 @@ def has_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
+def _in_threads(
+    work: Callable[[_Item, _Room], _Result], items: Iterable[_Item], n_entries: int
+) -> Iterator[_Result]:
+    """Do independent pieces of work in as many threads as torch may use; results as they come."""
+    results: SimpleQueue[_Result | BaseException | None] = SimpleQueue()
+    lock, remaining = Lock(), iter(items)
+    is_over = Event()
+
+    def run() -> None:
+        torch.set_num_threads(1)  # a setting of each thread
+        room = _Room(n_entries)
+        try:
+            while not is_over.is_set():
+                with lock:
+                    item = next(remaining, None)
+                if item is None:
+                    break
+                results.put(work(item, room))
+        except BaseException as error:
+            results.put(error)
+        results.put(None)
+
+    threads = [Thread(target=run) for _ in range(_n_threads.get())]
+    for thread in threads:
+        thread.start()
+    n_running = len(threads)
+    try:
+        while n_running:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                n_running -= 1
+            else:
+                yield result
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
 @contextmanager
-def _threads() -> Iterator[None]:
-    """Let compiled loops use as many threads as torch does."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+def _single_threaded_products() -> Iterator[None]:
+    """Leave the threads to whole tiles: no barrier within a product waits for a busy core."""
+    n_threads = torch.get_num_threads()
+    token = _n_threads.set(n_threads)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        numba.set_num_threads(before)
+        torch.set_num_threads(n_threads)
+        _n_threads.reset(token)
