@@ -19,7 +19,6 @@ from unic.mining.distances import ExactRows
 from unic.mining.panels import rank_panels
 from unic.mining.tiles import Operand, Ranked, _Room
 
-
 EXACT = MiningStats("exact", "float64", 0, 0, 0, 1.0)
 
 

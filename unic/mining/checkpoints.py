@@ -114,5 +114,5 @@ class Checkpoint:
 def _digest(features: NDArray[np.float32]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for start in range(0, len(features), 8192):
-        digest.update(np.ascontiguousarray(features[start : start + 8192]))
+        digest.update(np.ascontiguousarray(features[start : start + 8192]).data)
     return digest.hexdigest()

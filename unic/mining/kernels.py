@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 _LANES = 16  # columns compared at once
 OWN = np.float32(1e30)  # in place of the product of an image with itself: it comes first
-_ROOM = 192  # entries that a list gains before it is cut back
+_ROOM = 96  # entries that a list gains before it is cut back
 _DOUBTFUL = 40  # images about the far radius that estimates may put on the wrong side of it
 _BISECTIONS = 50  # they tell all but ties apart
 _DEVIATIONS = 5.0  # of the rank of the far radius among the images seen so far
@@ -81,6 +81,27 @@ def _margin(n_seen, n_images, far_rank):
     return (
         int(_DEVIATIONS * np.sqrt(n_images * inside * (1 - inside) * seen * (1 - seen))) + _DOUBTFUL
     )
+
+
+@intrinsic
+def prefetch(typingctx, array, offset):  # noqa: ARG001
+    """Ask for the part of a flat array that holds an entry, to be read soon."""
+    signature = types.void(array, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.gep(data, [arguments[1]])
+        number = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [address.type, number, number, number]),
+            "llvm.prefetch.p0",
+        )
+        to_read, in_all_caches, data_cache = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(function, [address, to_read, in_all_caches, data_cache])
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic

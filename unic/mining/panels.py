@@ -149,7 +149,7 @@ def rank_panels(
     if not len(rows):
         return
     devices = [device]
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":
         devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     lock = Lock()
 
