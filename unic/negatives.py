@@ -14,7 +14,7 @@ from unic.mining.kernels import squared_distance
 logger = logging.getLogger(__name__)
 
 _CHECKED_ROWS = 32  # on which the far radius is compared with the features
-_BLOCK_SIZE = 4096  # anchors between two steps of the progress bar
+_BLOCK_SIZE = 2**16  # anchors between two steps of the progress bar
 _TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
 
