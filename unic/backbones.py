@@ -46,13 +46,12 @@ class Backbone(nn.Module):
         self.block: nn.Module = owner._modules[key]  # type: ignore[assignment]
         after, self._arguments = _trace(model, self.block, probe)
         self._after = [model.get_submodule(name) for name in after]
-        object.__setattr__(self, "_trunk", _without(model, self.block, after))
+        self._trunk = [_without(model, self.block, after)]  # in a list: no module of its own
         self._check_cut(probe)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Everything before the last block: ``(b, 3, s, s)`` to tokens or a feature map."""
-        tokens: Tensor = self._trunk.forward_features(images)  # type: ignore[attr-defined]
-        return tokens
+        return self._trunk[0].forward_features(images)  # type: ignore[operator]
 
     def last_block(self, tokens: Tensor) -> Tensor:
         """The last block, final norm and pooling: the trunk's output to features ``(b, d)``."""
@@ -60,8 +59,7 @@ class Backbone(nn.Module):
         tokens = self.block(tokens, *args, **kwargs)
         for module in self._after:
             tokens = module(tokens)
-        features: Tensor = self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
-        return features  # (b, d)
+        return self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of normalized images: ``(b, 3, s, s)`` to ``(b, d)``."""
@@ -100,8 +98,10 @@ class ClusterHead(nn.Sequential):
     """
 
     def __init__(self, n_dims: int, n_clusters: int, *, width: int, generator: torch.Generator):
-        super().__init__(nn.Linear(n_dims, width), nn.GELU(), nn.Linear(width, n_clusters))
-        for layer in (self[0], self[2]):
+        hidden, output = nn.Linear(n_dims, width), nn.Linear(width, n_clusters)
+        super().__init__(hidden, nn.GELU(), output)
+        self.n_clusters = n_clusters
+        for layer in (hidden, output):
             nn.init.trunc_normal_(layer.weight, std=HEAD_STD, generator=generator)
             nn.init.zeros_(layer.bias)
 

@@ -150,6 +150,88 @@ def check_same_images(*stores: Store, split: str = "train") -> None:
             )
 
 
+def write_features(
+    manifest: str | Path,
+    features: Mapping[str, NDArray[np.float32]],
+    ids: Mapping[str, Sequence[str]],
+    *,
+    backbone: str | None,
+) -> None:
+    """Write the features ``(n, d)`` and image ids of each split."""
+    arrays: dict[str, dict[str, NDArray[Any]]] = {
+        split: {"features": rows, "image_ids": encode_image_ids(ids[split])}
+        for split, rows in features.items()
+    }
+    write_store(
+        manifest,
+        kind="features",
+        arrays=arrays,
+        images=image_digests(ids),
+        parameters={"backbone": backbone},
+    )
+
+
+def write_labels(
+    manifest: str | Path,
+    labels: Mapping[str, NDArray[np.int64]],
+    is_old: Mapping[str, NDArray[np.bool_]],
+    ids: Mapping[str, Sequence[str]],
+    *,
+    class_names: Sequence[str],
+) -> None:
+    """Write the true labels ``(n,)`` of each split, for evaluation only."""
+    arrays: dict[str, dict[str, NDArray[Any]]] = {
+        split: {"labels": numbers, "is_old": is_old[split]} for split, numbers in labels.items()
+    }
+    write_store(
+        manifest,
+        kind="labels",
+        arrays=arrays,
+        images=image_digests(ids),
+        parameters={"class_names": list(class_names)},
+    )
+
+
+def write_known_labels(
+    manifest: str | Path, known_labels: NDArray[np.int64], ids: Sequence[str]
+) -> None:
+    """Write the labels ``(n,)`` of the training split that training may know, -1 = unknown."""
+    write_store(
+        manifest,
+        kind="known_labels",
+        arrays={"train": {"known_labels": known_labels}},
+        images=image_digests({"train": ids}),
+    )
+
+
+def write_derived(
+    manifest: str | Path,
+    kind: str,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    of: Store,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Write arrays on the training images of another store, whose parameters are kept too."""
+    write_store(
+        manifest,
+        kind=kind,
+        arrays={"train": arrays},
+        images={"train": of.attributes["images"]["train"]},
+        parameters=of.attributes["parameters"] | dict(parameters),
+    )
+
+
+def read_all(store: Store) -> dict[str, NDArray[Any]]:
+    """Read every array of the training split by name."""
+    return {name: store.read(name) for name in SHAPES[store.attributes["kind"]]}
+
+
+def read_splits(store: Store, name: str) -> dict[str, NDArray[Any]]:
+    """Read one array of every split."""
+    return {split: store.read(name, split=split) for split in store.splits}
+
+
 def encode_image_ids(image_ids: Sequence[str]) -> NDArray[np.uint8]:
     """Image ids as rows of UTF-8 bytes, padded with zeros: a dtype every Zarr reader knows."""
     encoded = [image_id.encode() for image_id in image_ids]

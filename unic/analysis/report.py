@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
@@ -26,6 +27,7 @@ from unic.analysis.figures import (
     plot_metrics,
     plot_union_sizes,
 )
+from unic.files import whole_file, whole_folder
 
 _N_SHOWN = 12  # images at either end of a cluster
 _N_COLUMNS = 6  # cells in a row of a contact sheet
@@ -153,6 +155,15 @@ def build_report(
         confidence=predictions["confidence"].tolist(),
     )
     return Report(html=html, figures=figures)
+
+
+def write_report(report: Report, *, html: str | Path, figures: str | Path) -> None:
+    """Write the page and the folder of its figures, each whole or not at all."""
+    with whole_folder(figures) as folder:
+        for name, content in report.figures.items():
+            (folder / name).write_bytes(content)
+    with whole_file(html) as temporary:
+        temporary.write_text(report.html, encoding="utf-8")
 
 
 def describe_clusters(

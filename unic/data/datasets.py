@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 TEST_FOLDERS = ("test", "val")
@@ -32,13 +29,15 @@ into class folders by the devkit's ground truth, then set data.root of the exper
 class Images(Protocol):
     """Images that can be read one by one, in a fixed order."""
 
-    ids: Sequence[str]
+    @property
+    def ids(self) -> Sequence[str]:
+        """Image ids, row by row."""
 
     def __len__(self) -> int:
         """Number of images."""
 
-    def __getitem__(self, row: int) -> Tensor:
-        """Pixels of an image: uint8, shape ``(3, h, w)``, RGB."""
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8, shape ``(h, w, 3)``, RGB."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,16 @@ class ArrayImages:
     """Images held in memory, all of one size."""
 
     ids: Sequence[str]
-    pixels: Tensor  # (n, 3, h, w) uint8
+    pixels: NDArray[np.uint8]  # (n, h, w, 3)
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.ids)
 
-    def __getitem__(self, row: int) -> Tensor:
-        """Pixels of an image: uint8, shape ``(3, h, w)``, RGB."""
-        return self.pixels[row]
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8, shape ``(h, w, 3)``, RGB."""
+        pixels: NDArray[np.uint8] = self.pixels[row]
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class FileImages:
         """Number of images."""
         return len(self.ids)
 
-    def __getitem__(self, row: int) -> Tensor:
-        """Decode an image file: uint8, shape ``(3, h, w)``, RGB.
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Decode an image file: uint8, shape ``(h, w, 3)``, RGB.
 
         Raises:
             ValueError: If the file cannot be decoded; names it.
@@ -77,7 +77,7 @@ class FileImages:
         path = Path(self.root, self.ids[row])
         try:
             with Image.open(path) as image:
-                return pil_to_tensor(image.convert("RGB"))
+                return np.asarray(image.convert("RGB"))
         except FileNotFoundError:
             raise
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -156,13 +156,13 @@ def read_labels(
 
 
 @cache
-def _digits() -> tuple[Tensor, NDArray[np.int64]]:
-    """Pixels (1797, 3, 8, 8) uint8 and labels of scikit-learn's handwritten digits."""
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels (1797, 8, 8, 3) and labels (1797,) of scikit-learn's handwritten digits."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    gray = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))  # (n, 8, 8)
-    return gray[:, None].repeat(1, 3, 1, 1), digits.target.astype(np.int64)
+    gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (n, 8, 8)
+    return np.repeat(gray[..., None], 3, axis=3), digits.target.astype(np.int64)
 
 
 def _list_folder(root: Path) -> dict[str, list[str]]:
