@@ -1,0 +1,82 @@
+"""Settings, shared artifacts and code digests, as input and parameter functions of the rules."""
+
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from unic.experiments import resolve_experiments, setting, stage_owner
+from unic.provenance import code_digest
+
+SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
+SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
+
+try:
+    EXPERIMENTS = resolve_experiments(config, yaml.safe_load(SCHEMA.read_text()))
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    experiment="[A-Za-z0-9][A-Za-z0-9_-]*",
+    seed="[0-9]+",
+    source="features|pixels|finetuned",
+
+
+def settings_of(wildcards):
+    """All settings of the experiment of a job."""
+    if wildcards.experiment not in EXPERIMENTS:
+        known = ", ".join(EXPERIMENTS)
+        raise WorkflowError(
+            f"unknown experiment {wildcards.experiment}, known are {known}"
+        )
+    return EXPERIMENTS[wildcards.experiment]
+
+
+def value(key):
+    """The value of a setting, by its dotted key."""
+
+    def resolve(wildcards):
+        return setting(settings_of(wildcards), key)
+
+    return resolve
+
+
+def view(wildcards):
+    """How images are prepared for the backbone."""
+    data = settings_of(wildcards)["data"]
+    return {key: data[key] for key in ("image_size", "crop_pct", "mean", "std")}
+
+
+def artifact(stage, path):
+    """A file of a stage, in the folder of the experiment that owns it."""
+
+    def resolve(wildcards):
+        settings_of(wildcards)
+        owner = stage_owner(
+            EXPERIMENTS, wildcards.experiment, stage.format(**wildcards)
+        )
+        return str(Path("results", owner, path)).format(**wildcards)
+
+    return resolve
+
+
+def artifact_of_seeds(stage, path):
+    """A file of a stage for every seed of the experiment."""
+
+    def resolve(wildcards):
+        seeds = settings_of(wildcards)["seeds"]
+        owner = stage_owner(EXPERIMENTS, wildcards.experiment, stage)
+        return expand(str(Path("results", owner, path)), seed=seeds)
+
+    return resolve
+
+
+def gpus(wildcards):
+    """How many GPUs a heavy job asks for; jobs on the CPU need not wait for one."""
+    return 0 if settings_of(wildcards)["machine"]["device"] == "cpu" else 1
+
+
+def script_digest(script):
+    """Digest of a script and all package code it imports: the stage reruns when it changes."""
+    return code_digest(SCRIPTS / script)

@@ -1,0 +1,81 @@
+def model(wildcards):
+    """What a model is rebuilt from."""
+    settings = settings_of(wildcards)
+    return {
+        "name": settings["backbone"]["name"],
+        "options": settings["backbone"]["options"],
+        "image_size": settings["data"]["image_size"],
+        "n_clusters": settings["n_clusters"],
+        "head_width": settings["finetuning"]["head_width"],
+    }
+
+
+def training(wildcards):
+    """The settings of the training itself."""
+    elsewhere = ("augmentation", "head_width")
+    finetuning = settings_of(wildcards)["finetuning"]
+    return {key: finetuning[key] for key in finetuning if key not in elsewhere}
+
+
+rule finetune:
+    input:
+        unpack(pretrained),
+        images=artifact("index_images", "images.parquet"),
+        positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
+        negatives=artifact("index_negatives", "negatives.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        model="results/{experiment}/seed{seed}/model.safetensors",
+        history="results/{experiment}/seed{seed}/history.csv",
+    log:
+        "logs/{experiment}/seed{seed}/finetune.log",
+    benchmark:
+        "logs/{experiment}/seed{seed}/finetune.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        augmentation=value("finetuning.augmentation"),
+        weights=value("backbone.weights"),
+        model=model,
+        finetuning=training,
+        code=script_digest("finetune.py"),
+    message:
+        "Finetuning {wildcards.experiment}, seed {wildcards.seed}"
+    script:
+        "../scripts/finetune.py"
+
+
+rule predict:
+    input:
+        images=artifact("index_images", "images.parquet"),
+        model=artifact("finetune", "seed{seed}/model.safetensors"),
+    output:
+        predictions="results/{experiment}/seed{seed}/predictions.parquet",
+        features="results/{experiment}/seed{seed}/features.zarr/zarr.json",
+    log:
+        "logs/{experiment}/seed{seed}/predict.log",
+    benchmark:
+        "logs/{experiment}/seed{seed}/predict.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        code=script_digest("predict.py"),
+    message:
+        "Predicting the clusters of {wildcards.experiment}, seed {wildcards.seed}"
+    script:
+        "../scripts/predict.py"
