@@ -36,6 +36,7 @@ def describe_results(folder: Path) -> str:
 
     Raises:
         FileNotFoundError: If there is no finished experiment.
+        ValueError: If its scores cannot be read.
     """
     path = folder / "metrics.json"
     if not path.is_file():
@@ -43,10 +44,13 @@ def describe_results(folder: Path) -> str:
             f"{folder} must be a finished experiment, {path} is missing; run: "
             f"snakemake --cores 8 {path}"
         )
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    lines = [f"\n{metrics['experiment']} ({metrics['task']}, {len(metrics['seeds'])} seeds)"]
-    for split in metrics["methods"]["unic"]:
-        lines.extend(_score_table(metrics["methods"], split))
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        lines = [f"\n{metrics['experiment']} ({metrics['task']}, {len(metrics['seeds'])} seeds)"]
+        for split in metrics["methods"]["unic"]:
+            lines.extend(_score_table(metrics["methods"], split))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} must hold the scores of an experiment: {error!r}") from None
     lines.append(f"  report: {(folder / 'report.html').resolve()}")
     return "\n".join(lines)
 

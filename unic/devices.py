@@ -11,8 +11,10 @@ def choose_device(device: str) -> torch.device:
     """Turn a setting into a device; ``auto`` takes CUDA where there is one, and logs it.
 
     Raises:
-        ValueError: If ``cuda`` is asked for and there is none.
+        ValueError: If it is not ``auto``, ``cpu`` or ``cuda``, or there is no CUDA to be asked for.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"machine.device must be auto, cpu or cuda, got {device}")
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ValueError(

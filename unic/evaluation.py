@@ -35,11 +35,12 @@ def make_truth(ids: dict[str, list[str]], labels: Store, known_labels: Store) ->
     """Put together what is true of the images of an index.
 
     Raises:
-        ValueError: If a store is of other images.
+        ValueError: If a store is of other images, or lacks a split.
     """
-    for store in (labels, known_labels):
-        for split, digest in image_digests(ids).items():
-            if store.attributes["images"].get(split, digest) != digest:
+    digests = image_digests(ids)
+    for store, splits in ((labels, list(ids)), (known_labels, ["train"])):
+        for split in splits:
+            if store.attributes["images"].get(split) != digests[split]:
                 raise ValueError(f"{store.path} must be of the {split} images of the index")
     by_split = read_splits(labels, "labels")
     return Truth(
@@ -73,7 +74,7 @@ def evaluate(predictions: pd.DataFrame, truth: Truth) -> dict[str, Scores]:
     for (method, seed, split), group in predictions.groupby(
         ["method", "seed", "split"], sort=False
     ):
-        if group["image_id"].tolist() != truth.image_ids[split]:
+        if group["image_id"].tolist() != truth.image_ids.get(split):
             raise ValueError(f"predictions of seed {seed} must be of the {split} images, in order")
         clusters = group["cluster"].to_numpy(dtype=np.int64)
         of_seed = scores.setdefault(method, {}).setdefault(str(seed), {})

@@ -2,10 +2,11 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
 Settings = dict[str, Any]
@@ -38,7 +39,7 @@ STAGES = {
     "extract_pixels": Stage(("data.name", "data.root", *VIEW)),
     "cluster_pixels": Stage(("kmeans", "n_clusters", "seeds"), ("extract_pixels",)),
     "cluster_features": Stage(("kmeans", "n_clusters", "seeds"), ("extract_features",)),
-    "cluster_finetuned": Stage(("kmeans", "n_clusters"), ("predict",)),
+    "cluster_finetuned": Stage(("kmeans", "n_clusters", "seeds"), ("predict",)),
 }
 
 
@@ -151,10 +152,27 @@ def _schema_defaults(schema: Mapping[str, Any]) -> Settings:
 
 
 def _check(config: Mapping[str, Any], schema: Mapping[str, Any], where: str) -> None:
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    error = best_match(_Validator(schema).iter_errors(config))
     if error is not None:
         path = ".".join(map(str, error.absolute_path))
         raise ValueError(f"{where}: {_explain(error, path)}")
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: Any, value: Any) -> bool:
+    return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+# JSON Schema takes 4.0 for an integer, and YAML's .nan and .inf would pass for numbers.
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
 
 
 def _explain(error: ValidationError, path: str) -> str:
@@ -163,7 +181,9 @@ def _explain(error: ValidationError, path: str) -> str:
         unknown = next(key for key in error.instance if key not in known)
         return _unknown("key", f"{path}.{unknown}".lstrip("."), known)
     described = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-    return f"{path}: {error.message}" + (f" ({described.strip()})" if described else "")
+    return f"{path}: {error.message}".removeprefix(": ") + (
+        f" ({described.strip()})" if described else ""
+    )
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

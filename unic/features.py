@@ -15,7 +15,6 @@ from unic.data.views import View
 log = logging.getLogger(__name__)
 
 
-@torch.inference_mode()
 def extract_features(
     images: Images,
     backbone: Backbone,
@@ -47,8 +46,10 @@ def extract_features(
     rows = split_rows(len(images), batch_size)
     batches = loader.batches(rows, np.random.default_rng(0))
     features = np.empty((len(images), backbone.n_dims), dtype=np.float32)  # (n, d)
-    for batch, pixels in zip(rows, tqdm(batches, "features", len(rows), disable=None), strict=True):
-        features[batch] = backbone(pixels.to(device)).float().cpu().numpy()
+    shown = tqdm(batches, "features", len(rows), disable=None)
+    with torch.inference_mode():  # not around the move: the backbone may be trained afterwards
+        for batch, pixels in zip(rows, shown, strict=True):
+            features[batch] = backbone(pixels.to(device)).float().cpu().numpy()
     check_finite(features, images)
     log.info("features of %d images, %d dims", *features.shape)
     return features

@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 
@@ -15,6 +16,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     temporary = temporary_sibling(path)
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # some writers make private files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -43,10 +45,17 @@ def temporary_sibling(path: Path) -> Path:
     """A fresh name beside a path for writing; removes what dead writers left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.tmp-{socket.gethostname()}-"
-    for left in path.parent.glob(f"{prefix}*"):
-        if not _is_other_process(int(left.name.removeprefix(prefix).partition(".")[0])):
+    for left in path.parent.glob(f"{escape(prefix)}*"):
+        pid = left.name.removeprefix(prefix).partition(".")[0]
+        if pid.isdecimal() and not _is_other_process(int(pid)):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     return path.parent / f"{prefix}{os.getpid()}"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _is_other_process(pid: int) -> bool:

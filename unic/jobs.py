@@ -14,8 +14,9 @@ import unic
 def job(log: str, *, threads: int = 1) -> Iterator[None]:
     """Send logging to a file and to stderr, limit threads, and report an error in one line.
 
-    A wrong input (``ValueError``, ``OSError``) prints its message alone on stderr; the full
-    traceback goes to the log. Any other error is a fault of ours and is shown whole.
+    A wrong input (``ValueError``, ``OSError``) or setting (``FloatingPointError``) prints its
+    message alone on stderr; the full traceback goes to the log. Any other error is a fault of
+    ours and is shown whole.
 
     Args:
         log: File that receives the log; its folder is made.
@@ -41,7 +42,7 @@ def job(log: str, *, threads: int = 1) -> Iterator[None]:
     except Exception as error:
         with Path(log).open("a", encoding="utf-8") as stream:
             stream.write(traceback.format_exc())
-        if isinstance(error, ValueError | OSError):
+        if isinstance(error, ValueError | OSError | FloatingPointError):
             sys.exit(f"\nunic: error: {error}\n(traceback in {log})\n")
         traceback.print_exc()
         sys.exit(1)

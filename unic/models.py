@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unic.backbones import Backbone, ClusterHead, load_backbone, load_weights
@@ -65,13 +65,19 @@ def load_model(path: str | Path) -> Model:
     """Read a model that :func:`save_model` wrote.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file describes no model, or the weights do not fit its description.
     """
-    with safe_open(str(path), framework="pt") as file:
-        described = (file.metadata() or {}).get("unic")
-        if described is None:
-            raise ValueError(f"{path} must be a model written by UNIC, it describes none")
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            described = (file.metadata() or {}).get("unic")
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} must be a model written by UNIC, cannot read it: {error}"
+        ) from None
+    if described is None:
+        raise ValueError(f"{path} must be a model written by UNIC, it describes none")
     model = make_model(json.loads(described), weights="random", seed=0)
     for module, prefix in ((model.backbone.model, "backbone."), (model.head, "head.")):
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -14,7 +14,6 @@ from unic.files import whole_file
 COLUMNS = ["method", "seed", "split", "image_id", "cluster", "confidence"]
 
 
-@torch.inference_mode()
 def predict_clusters(
     head: nn.Module, features: NDArray[np.float32], *, device: torch.device
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -28,7 +27,9 @@ def predict_clusters(
     Returns:
         Clusters ``(n,)`` int64 and probabilities ``(n,)`` float32 in (0, 1].
     """
-    logits = head.to(device)(torch.from_numpy(features).to(device))  # (n, c)
+    head = head.to(device)
+    with torch.inference_mode():  # not around the move: the head may be trained afterwards
+        logits = head(torch.from_numpy(features).to(device))  # (n, c)
     confidence, clusters = torch.softmax(logits, dim=1).max(dim=1)
     return clusters.cpu().numpy(), confidence.cpu().numpy()
 

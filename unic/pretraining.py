@@ -79,6 +79,7 @@ def pretrain(
 
     Raises:
         ValueError: If there are fewer images than a batch.
+        FloatingPointError: If the loss is no longer finite.
     """
     if len(images) < settings.batch_size:
         raise ValueError(
@@ -113,6 +114,11 @@ def pretrain(
             scheduler.step()
             losses.append(loss.detach())
         mean_loss = float(torch.stack(losses).mean())
+        if not math.isfinite(mean_loss):
+            raise FloatingPointError(
+                f"the loss must stay finite, it is {mean_loss} in epoch {epoch + 1}; "
+                "lower pretraining.learning_rate"
+            )
         history.append({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": rate})
         log.info("epoch %d loss %.3f", epoch + 1, mean_loss)
     model.eval()

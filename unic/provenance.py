@@ -58,10 +58,19 @@ def _imports(path: Path) -> frozenset[Path]:
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute_name(node, path)
+            names.add(module)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
     return frozenset(file for name in names for file in _module_files(name))
+
+
+def _absolute_name(node: ast.ImportFrom, path: Path) -> str:
+    """The module that a ``from`` statement of a file names, dots in front of it resolved."""
+    if node.level == 0:
+        return node.module or ""
+    folder = path.parents[node.level - 1].relative_to(PACKAGE.parent)
+    return ".".join([*folder.parts, *filter(None, [node.module])])
 
 
 def _module_files(name: str) -> Iterable[Path]:

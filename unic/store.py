@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,21 @@ class Store:
         key = f"{split}/{name}"
         if key not in self.attributes["checksums"]:
             raise KeyError(f"{self.path} has no array {key}, it has {self._keys()}")
-        array = np.asarray(self.group[key])
+        try:
+            array = np.asarray(self.group[key])
+        except (ValueError, RuntimeError) as error:  # a chunk of wrong length, or not decodable
+            raise ValueError(self._damage(key, str(error))) from error
         if _checksum(array) != self.attributes["checksums"][key]:
-            raise ValueError(
-                f"{self.path}/{key} is damaged: its checksum differs from that in {MANIFEST}; "
-                "delete the store and run the workflow again"
-            )
+            raise ValueError(self._damage(key, f"its checksum differs from that in {MANIFEST}"))
         return array
 
     def read_image_ids(self, *, split: str = "train") -> list[str]:
         """Image ids of a features store, row by row."""
         return [bytes(row).rstrip(b"\0").decode() for row in self.read("image_ids", split=split)]
+
+    def _damage(self, key: str, why: str) -> str:
+        where = f"{self.path}/{key}"
+        return f"{where} is damaged: {why}; delete the store and run the workflow again"
 
     def _keys(self) -> str:
         return ", ".join(self.attributes["checksums"])
@@ -103,8 +108,13 @@ def write_store(
         parameters: Settings that the arrays depend on; must be JSON.
 
     Raises:
-        ValueError: If a name, a dtype or a shape is not that of the kind.
+        ValueError: If a name, a dtype or a shape is not that of the kind, or the splits of the
+            images are not those of the arrays.
     """
+    if list(arrays) != list(images):
+        raise ValueError(
+            f"arrays and images must have the same splits, got {list(arrays)} and {list(images)}"
+        )
     for split, members in arrays.items():
         _check_shapes(kind, split, members)
     with whole_folder(Path(manifest).parent) as temporary:
@@ -120,13 +130,16 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
 
     Raises:
         FileNotFoundError: If there is no whole store.
-        ValueError: If it is of another kind.
+        ValueError: If it is of another kind, or its manifest is damaged.
     """
     path = Path(manifest)
     path = path.parent if path.name == MANIFEST else path
     if not (path / MANIFEST).is_file():
         raise FileNotFoundError(f"no store at {path}: {MANIFEST} is missing")
-    store = Store(path, zarr.open_group(path, mode="r"))
+    try:
+        store = Store(path, zarr.open_group(path, mode="r"))
+    except JSONDecodeError as error:
+        raise ValueError(f"{path / MANIFEST} is damaged: {error}; delete the store") from error
     found = store.attributes.get("kind")
     if found != kind:
         raise ValueError(f"{path} must be a {kind} store, got {found!r}")

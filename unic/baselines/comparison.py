@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.baselines.kmeans import assign_clusters, fit_kmeans
+from unic.distances import to_euclidean
 from unic.prediction import tabulate
 
 
@@ -38,7 +39,7 @@ def kmeans_predictions(
     each = list(features) if len(features) > 1 else list(features) * len(seeds)
     tables = []
     for seed, splits in zip(seeds, each, strict=True):
-        normalized = {split: _unit_length(rows) for split, rows in splits.items()}
+        normalized = {split: to_euclidean(rows, "cosine") for split, rows in splits.items()}
         for name, variant in ((method, splits), (f"{method}_normalized", normalized)):
             fit = fit_kmeans(
                 variant["train"],
@@ -50,11 +51,6 @@ def kmeans_predictions(
             found = {split: _assign(rows, fit.centers) for split, rows in variant.items()}
             tables.append(tabulate(name, seed, ids, found))
     return pd.concat(tables, ignore_index=True)
-
-
-def _unit_length(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
 def _assign(

@@ -16,6 +16,7 @@ rule mine_neighbors:
     params:
         n_neighbors=value("neighbors.n_neighbors"),
         far_rank=value("neighbors.far_rank"),
+        metric=value("neighbors.metric"),
         code=script_digest("mine_neighbors.py"),
     message:
         "Mining {params.n_neighbors} neighbors of every image of {wildcards.experiment}"

@@ -3,6 +3,7 @@
 import numpy as np
 
 from unic.devices import choose_device
+from unic.distances import to_euclidean
 from unic.jobs import job
 from unic.negatives import index_negatives
 from unic.store import check_same_images, open_store, write_derived
@@ -12,10 +13,11 @@ with job(snakemake.log[0], threads=snakemake.threads):
     neighbors = open_store(snakemake.input.neighbors, kind="neighbors")
     known = open_store(snakemake.input.known_labels, kind="known_labels")
     check_same_images(features, neighbors, known)
+    mined = neighbors.attributes["parameters"]
     negatives = index_negatives(
-        features.read("features"),
+        to_euclidean(features.read("features"), mined["metric"]),
         neighbors.read("far_radius"),
-        far_rank=neighbors.attributes["parameters"]["far_rank"],
+        far_rank=mined["far_rank"],
         n_negatives=snakemake.params.n_negatives,
         known_labels=known.read("known_labels"),
         generator=np.random.default_rng(snakemake.params.seed),
