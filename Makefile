@@ -5,15 +5,16 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format pin clean
+.PHONY: help demo test test-slow lint format pin clean
 
 help:
-	@echo "make demo    set everything up and cluster the handwritten digits (results/digits)"
-	@echo "make test    set everything up and run the tests"
-	@echo "make lint    check style, types and the workflow"
-	@echo "make format  format the code"
-	@echo "make pin     refresh requirements.txt from pyproject.toml"
-	@echo "make clean   remove results and logs (the environment stays)"
+	@echo "make demo set everything up and cluster the handwritten digits (results/digits)"
+	@echo "make test set everything up and run the tests"
+	@echo "make test -slow  run the tests that take minutes"
+	@echo "make lint check style, types and the workflow"
+	@echo "make format format the code"
+	@echo "make pin refresh requirements.txt from pyproject.toml"
+	@echo "make clean remove results and logs (the environment stays)"
 
 $(INSTALLED): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "unic needs Python 3.11 to 3.13, PYTHON=" + sys.executable + " is " + sys.version.split()[0])'
@@ -26,10 +27,13 @@ $(INSTALLED): pyproject.toml requirements.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python -m snakemake --cores $(CORES) --quiet rules -- demo
-	@$(BIN)/python -m unic.cli show results/digits results/digits_gcd
+	@$(BIN)/python -m unic.cli show results/digits
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,4 +1,3 @@
-import json
 import re
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from unic.evaluation import Truth, evaluate, make_truth, read_scores, write_scores
+from unic.evaluation import Truth, evaluate, make_truth
 from unic.metrics import clustering_scores, gcd_accuracy
 from unic.prediction import tabulate
 from unic.store import open_store, write_known_labels, write_labels
@@ -100,18 +99,6 @@ def test_without_labels_only_used_clusters_are_counted() -> None:
     clusters = {"train": np.arange(40) % 3, "test": np.zeros(10, dtype=np.int64)}
     scores = evaluate(make_predictions(clusters), make_example(is_annotated=False))
     assert scores["unic"]["0"] == {"train": {"used_clusters": 3}, "test": {"used_clusters": 1}}
-
-
-def test_scores_survive_the_files(tmp_path: Path) -> None:
-    each = [
-        evaluate(make_predictions(draw_clusters(seed), seed=seed), make_example())
-        for seed in (0, 1)
-    ]
-    paths = [tmp_path / f"{seed}.json" for seed in (0, 1)]
-    for path, scores in zip(paths, each, strict=True):
-        write_scores(path, scores)
-        assert json.loads(path.read_text(encoding="utf-8")) == scores
-    assert read_scores(paths) == {"unic": each[0]["unic"] | each[1]["unic"]}
 
 
 # Truth from stores

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unic.files import temporary_sibling, whole_file, whole_folder
+from unic.files import read_json, temporary_sibling, whole_file, whole_folder, write_json
 
 HOST = socket.gethostname()
 
@@ -136,3 +136,11 @@ def test_temporary_names_are_hidden_siblings(tmp_path: Path) -> None:
     (tmp_path / "deep" / f".scores[1].json.tmp-{HOST}-{dead_pid()}").write_text("half")
     temporary_sibling(tmp_path / "deep" / "scores[1].json")
     assert names(tmp_path / "deep") == []
+
+
+def test_json_comes_back_and_has_no_times(tmp_path: Path) -> None:
+    content = {"b": [0.1, 2], "a": {"name": "ü", "none": None}}
+    write_json(tmp_path / "one.json", content)
+    write_json(tmp_path / "two.json", content)
+    assert read_json(tmp_path / "one.json") == content
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()

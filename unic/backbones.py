@@ -38,7 +38,7 @@ class Backbone(nn.Module):
 
     def __init__(self, model: nn.Module, *, image_size: int):
         super().__init__()
-        self.model = model.eval()
+        self.model = model.eval().to(memory_format=torch.channels_last)
         self.n_dims = int(model.num_features)  # type: ignore[arg-type]
         probe = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         owner, key = _find_last_block(model)
@@ -58,6 +58,7 @@ class Backbone(nn.Module):
 
     def trunk(self, images: Tensor) -> Tensor:
         """Everything before the last block: ``(b, 3, s, s)`` to tokens or a feature map."""
+        images = images.contiguous(memory_format=torch.channels_last)  # halves a convolution's time
         return self._trunk[0].forward_features(images)  # type: ignore[operator]
 
     def last_block(self, tokens: Tensor) -> Tensor:

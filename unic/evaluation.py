@@ -1,15 +1,11 @@
 """Scores of predictions: with the report, all that reads true labels."""
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unic.files import whole_file
 from unic.metrics import clustering_scores, gcd_accuracy
 from unic.store import Store, image_digests, read_splits
 
@@ -82,21 +78,6 @@ def evaluate(predictions: pd.DataFrame, truth: Truth) -> dict[str, Scores]:
             of_seed[split] = _score_clustering(clusters, truth, split)
         elif split == "train":
             of_seed["unlabeled"] = _score_gcd(clusters, truth)
-    return scores
-
-
-def write_scores(path: str | Path, scores: Mapping[str, Any]) -> None:
-    """Write scores as JSON, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-
-
-def read_scores(paths: Sequence[str | Path]) -> dict[str, Scores]:
-    """Read the scores of several files, the seeds of a method put together."""
-    scores: dict[str, Scores] = {}
-    for path in paths:
-        for method, seeds in json.loads(Path(path).read_text(encoding="utf-8")).items():
-            scores.setdefault(method, {}).update(seeds)
     return scores
 
 

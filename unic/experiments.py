@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ def resolve_experiments(
     if defaults.get("base") is not None:
         raise ValueError("config: defaults must not have a base")
     resolved = {}
-    for name in experiments:
+    for name in _bases_first(experiments):
         settings = _merged(_schema_defaults(schema["$defs"]["experiment"]), defaults)
         for link in reversed(_lineage(name, experiments)):
             settings = _merged(settings, experiments[link])
@@ -98,7 +99,7 @@ def stage_owner(experiments: Mapping[str, Settings], name: str, stage: str) -> s
     """The experiment whose folder holds a stage's result for an experiment.
 
     Experiments that agree in all that the stage depends on share one result; it belongs to the
-    first of them in the order of the configuration.
+    first of them: a base before those that start from it, else in the order of the configuration.
 
     Raises:
         ValueError: If there is no such experiment.
@@ -111,6 +112,12 @@ def stage_owner(experiments: Mapping[str, Settings], name: str, stage: str) -> s
 
 def _key(settings: Settings, stage: str) -> str:
     return json.dumps(stage_settings(settings, stage), sort_keys=True)
+
+
+def _bases_first(experiments: Mapping[str, Any]) -> list[str]:
+    """Names in the order of the configuration, but each after its base."""
+    lineages = [reversed(_lineage(name, experiments)) for name in experiments]
+    return list(dict.fromkeys(name for lineage in lineages for name in lineage))
 
 
 def _lineage(name: str, experiments: Mapping[str, Any]) -> list[str]:
@@ -180,10 +187,16 @@ def _explain(error: ValidationError, path: str) -> str:
         known = error.schema["properties"]
         unknown = next(key for key in error.instance if key not in known)
         return _unknown("key", f"{path}.{unknown}".lstrip("."), known)
+    if error.validator == "type" and _is_exponent(error.instance):
+        return f"{path}: {error.message} (YAML reads 1e-4 as text, write 1.0e-4)"
     described = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
     return f"{path}: {error.message}".removeprefix(": ") + (
         f" ({described.strip()})" if described else ""
     )
+
+
+def _is_exponent(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value.lower()) is not None
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -206,6 +219,8 @@ def _check_together(where: str, settings: Settings) -> None:
         )
     if settings["data"]["name"] != "digits" and settings["data"]["root"] is None:
         raise ValueError(f"{where}.data.root must be set for data.name {settings['data']['name']}")
+    if settings["gcd"] is not None and "old_classes" not in settings["gcd"]:
+        raise ValueError(f"{where}.gcd.old_classes must be set")
     old = settings["gcd"]["old_classes"] if settings["gcd"] else []
     if len(old) >= n_clusters:
         raise ValueError(

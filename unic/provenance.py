@@ -32,6 +32,20 @@ def imported_modules(script: str | Path) -> list[str]:
     return sorted(path.relative_to(PACKAGE.parent).as_posix() for path in paths)
 
 
+def bundled_digest(weights: str) -> str:
+    """Digest of the content of ``bundled:NAME`` weights.
+
+    Raises:
+        ValueError: If the package brings no weights of that name.
+    """
+    name = weights.removeprefix("bundled:")
+    path = PACKAGE / "weights" / f"{name}.safetensors"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+        raise ValueError(f"backbone.weights must be bundled:{'|'.join(known)}, got {weights}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def image_digest(image_ids: Iterable[str]) -> str:
     """Digest of image ids in their order; row ``i`` means the same image where it is equal."""
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.workflow.project import Project
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 TARGET = "results/tiny/metrics.json"
 STAGES = {  # log of a stage: the output that must not be there when it is killed
     "digits/extract_features.log": "digits/features.zarr/zarr.json",
@@ -27,7 +27,7 @@ def kill_when_logged(project: Project, log: Path) -> None:
     """Start the workflow and kill it, jobs and all, once a stage has begun to work."""
     log.unlink(missing_ok=True)
     process = subprocess.Popen(
-        project.command("--cores", "2", TARGET),
+        project.command("--cores", "2", "--nolock", TARGET),
         cwd=project.folder,
         env=project.environment,
         stdout=subprocess.DEVNULL,
@@ -48,8 +48,7 @@ def test_kill_in_each_stage(fresh_project: Project, finished_project: Project) -
     for log, output in STAGES.items():
         kill_when_logged(fresh_project, fresh_project.folder / "logs" / log)
         assert not (results / output).exists(), f"{output} is there after a kill in {log}"
-        assert fresh_project.snakemake("--unlock").returncode == 0
-    fresh_project.run(TARGET)
+    fresh_project.run("--nolock", TARGET)
     expected = (finished_project.folder / TARGET).read_bytes()
     assert (fresh_project.folder / TARGET).read_bytes() == expected
     assert not list(results.rglob("*.tmp-*"))

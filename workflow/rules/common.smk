@@ -6,7 +6,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from unic.experiments import resolve_experiments, setting, stage_owner
-from unic.provenance import code_digest
+from unic.provenance import bundled_digest, code_digest
 
 SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
 SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
@@ -46,6 +46,22 @@ def view(wildcards):
     """How images are prepared for the backbone."""
     data = settings_of(wildcards)["data"]
     return {key: data[key] for key in ("image_size", "crop_pct", "mean", "std")}
+
+
+def weight_files(wildcards):
+    """The file of the backbone's weights, where it is one that is trained here or given."""
+    weights = settings_of(wildcards)["backbone"]["weights"]
+    if weights == "pretrain":
+        return {"backbone": artifact("pretrain", "backbone.safetensors")(wildcards)}
+    if weights in ("hub", "random") or weights.startswith("bundled:"):
+        return {}
+    return {"backbone": weights}
+
+
+def weights_digest(wildcards):
+    """Digest of the content of weights that come with the package."""
+    weights = settings_of(wildcards)["backbone"]["weights"]
+    return bundled_digest(weights) if weights.startswith("bundled:") else None
 
 
 def artifact(stage, path):

@@ -1,22 +1,14 @@
-def baselines(wildcards):
-    """Scores of the baselines of an experiment."""
+def all_predictions(wildcards):
+    """Predictions of every seed and of every baseline of an experiment."""
     sources = ["features", "finetuned"]
     if settings_of(wildcards)["kmeans"]["pixels"]:
         sources.append("pixels")
-    return expand(
-        "results/{experiment}/baselines/kmeans_{source}.json",
-        experiment=wildcards.experiment,
-        source=sources,
-    )
-
-
-def own_scores(wildcards):
-    """Scores of every seed of an experiment."""
-    return expand(
-        "results/{experiment}/seed{seed}/metrics.json",
-        experiment=wildcards.experiment,
-        seed=settings_of(wildcards)["seeds"],
-    )
+    own = artifact_of_seeds("predict", "seed{seed}/predictions.parquet")(wildcards)
+    baselines = [
+        artifact(f"cluster_{source}", f"baselines/kmeans_{source}.parquet")(wildcards)
+        for source in sources
+    ]
+    return own + baselines
 
 
 rule evaluate:
@@ -24,37 +16,21 @@ rule evaluate:
         images=artifact("index_images", "images.parquet"),
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
-        predictions=artifact("predict", "seed{seed}/predictions.parquet"),
+        predictions=all_predictions,
     output:
-        scores="results/{experiment}/seed{seed}/metrics.json",
+        scores="results/{experiment}/scores.json",
     log:
-        "logs/{experiment}/seed{seed}/evaluate.log",
+        "logs/{experiment}/evaluate.log",
     benchmark:
-        "logs/{experiment}/seed{seed}/evaluate.tsv"
+        "logs/{experiment}/evaluate.tsv"
     conda:
         "../../environment.yml"
     params:
         code=script_digest("evaluate.py"),
     message:
-        "Scoring the clusters of {wildcards.experiment}, seed {wildcards.seed}"
+        "Scoring the clusters of {wildcards.experiment}"
     script:
         "../scripts/evaluate.py"
-
-
-use rule evaluate as evaluate_baseline with:
-    input:
-        images=artifact("index_images", "images.parquet"),
-        labels=artifact("split_labels", "labels.zarr/zarr.json"),
-        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
-        predictions=artifact("cluster_{source}", "baselines/kmeans_{source}.parquet"),
-    output:
-        scores="results/{experiment}/baselines/kmeans_{source}.json",
-    log:
-        "logs/{experiment}/baselines/evaluate_{source}.log",
-    benchmark:
-        "logs/{experiment}/baselines/evaluate_{source}.tsv"
-    message:
-        "Scoring k-means on the {wildcards.source} of {wildcards.experiment}"
 
 
 rule summarize:
@@ -63,8 +39,7 @@ rule summarize:
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
-        scores=own_scores,
-        baselines=baselines,
+        scores="results/{experiment}/scores.json",
         histories=artifact_of_seeds("finetune", "seed{seed}/history.csv"),
         predictions=artifact_of_seeds("predict", "seed{seed}/predictions.parquet"),
     output:

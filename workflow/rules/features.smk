@@ -1,10 +1,3 @@
-def pretrained(wildcards):
-    """The backbone that is trained here, where the experiment asks for one."""
-    if settings_of(wildcards)["backbone"]["weights"] != "pretrain":
-        return {}
-    return {"backbone": artifact("pretrain", "backbone.safetensors")(wildcards)}
-
-
 rule pretrain:
     input:
         images=artifact("index_images", "images.parquet"),
@@ -37,7 +30,7 @@ rule pretrain:
 
 rule extract_features:
     input:
-        unpack(pretrained),
+        unpack(weight_files),
         images=artifact("index_images", "images.parquet"),
     output:
         features="results/{experiment}/features.zarr/zarr.json",
@@ -58,6 +51,7 @@ rule extract_features:
         view=view,
         name=value("backbone.name"),
         weights=value("backbone.weights"),
+        weights_digest=weights_digest,
         options=value("backbone.options"),
         code=script_digest("extract_features.py"),
     message:

@@ -19,7 +19,7 @@ def training(wildcards):
 
 rule finetune:
     input:
-        unpack(pretrained),
+        unpack(weight_files),
         images=artifact("index_images", "images.parquet"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
         negatives=artifact("index_negatives", "negatives.zarr/zarr.json"),
@@ -43,6 +43,7 @@ rule finetune:
         view=view,
         augmentation=value("finetuning.augmentation"),
         weights=value("backbone.weights"),
+        weights_digest=weights_digest,
         model=model,
         finetuning=training,
         code=script_digest("finetune.py"),

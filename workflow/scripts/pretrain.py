@@ -1,13 +1,12 @@
 """Train a backbone without labels, where an experiment has none."""
 
-from unic.pretraining import PretrainingSettings, pretrain, save_backbone
-
 from unic.backbones import load_backbone
 from unic.data.datasets import open_images
 from unic.data.index import read_index
 from unic.data.views import View
 from unic.devices import choose_device
 from unic.jobs import job
+from unic.pretraining import PretrainingSettings, pretrain, save_backbone, write_history
 
 with job(snakemake.log[0], threads=snakemake.threads):
     ids = read_index(snakemake.input.images)["train"]
@@ -27,5 +26,5 @@ with job(snakemake.log[0], threads=snakemake.threads):
         device=choose_device(snakemake.resources.device),
         n_workers=snakemake.threads,
     )
-    history.to_csv(snakemake.output.history, index=False)
+    write_history(snakemake.output.history, history)
     save_backbone(snakemake.output.backbone, backbone)

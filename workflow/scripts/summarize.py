@@ -6,7 +6,8 @@ from unic.analysis.report import build_report, write_report
 from unic.analysis.summary import choose_shown, summarize
 from unic.data.datasets import open_images
 from unic.data.index import read_index
-from unic.evaluation import make_truth, read_scores, write_scores
+from unic.evaluation import make_truth
+from unic.files import read_json, write_json
 from unic.finetuning import read_histories
 from unic.jobs import job
 from unic.store import open_store
@@ -19,7 +20,7 @@ with job(snakemake.log[0]):
     )
     positives = open_store(snakemake.input.positives, kind="positives")
     summary = summarize(
-        read_scores([*snakemake.input.scores, *snakemake.input.baselines]),
+        read_json(snakemake.input.scores),
         truth,
         positives,
         experiment=snakemake.wildcards.experiment,
@@ -41,4 +42,4 @@ with job(snakemake.log[0]):
         **shown._asdict(),
     )
     write_report(report, html=snakemake.output.report, figures=snakemake.output.figures)
-    write_scores(snakemake.output.metrics, summary)
+    write_json(snakemake.output.metrics, summary)
