@@ -20,8 +20,11 @@ from scipy.optimize import linear_sum_assignment
 METHOD_NAMES = {
     "unic": "UNIC",
     "kmeans_pixels": "k-means on pixels",
+    "kmeans_pixels_normalized": "k-means on pixels, unit length",
     "kmeans_features": "k-means on features",
+    "kmeans_features_normalized": "k-means on features, unit length",
     "kmeans_finetuned": "k-means on finetuned features",
+    "kmeans_finetuned_normalized": "k-means on finetuned features, unit length",
     "semi_supervised_kmeans": "semi-supervised k-means",
     "scan": "SCAN",
     "temi": "TEMI",

@@ -1,14 +1,3 @@
-def clustered_features(wildcards):
-    """What a k-means baseline clusters: one store for all seeds, or one a seed."""
-    if wildcards.source == "finetuned":
-        return artifact_of_seeds("predict", "seed{seed}/features.zarr/zarr.json")(
-            wildcards
-        )
-    if wildcards.source == "pixels":
-        return [artifact("extract_pixels", "pixels.zarr/zarr.json")(wildcards)]
-    return [artifact("extract_features", "features.zarr/zarr.json")(wildcards)]
-
-
 rule cluster_features:
     input:
         features=clustered_features,

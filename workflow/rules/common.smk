@@ -88,6 +88,49 @@ def artifact_of_seeds(stage, path):
     return resolve
 
 
+def model(wildcards):
+    """What a model is rebuilt from."""
+    settings = settings_of(wildcards)
+    return {
+        "name": settings["backbone"]["name"],
+        "options": settings["backbone"]["options"],
+        "image_size": settings["data"]["image_size"],
+        "n_clusters": settings["n_clusters"],
+        "head_width": settings["finetuning"]["head_width"],
+    }
+
+
+def training(wildcards):
+    """The settings of the training itself."""
+    elsewhere = ("augmentation", "head_width")
+    finetuning = settings_of(wildcards)["finetuning"]
+    return {key: finetuning[key] for key in finetuning if key not in elsewhere}
+
+
+def clustered_features(wildcards):
+    """What a k-means baseline clusters: one store for all seeds, or one a seed."""
+    if wildcards.source == "finetuned":
+        return artifact_of_seeds("predict", "seed{seed}/features.zarr/zarr.json")(
+            wildcards
+        )
+    if wildcards.source == "pixels":
+        return [artifact("extract_pixels", "pixels.zarr/zarr.json")(wildcards)]
+    return [artifact("extract_features", "features.zarr/zarr.json")(wildcards)]
+
+
+def all_predictions(wildcards):
+    """Predictions of every seed and of every baseline of an experiment."""
+    sources = ["features", "finetuned"]
+    if settings_of(wildcards)["kmeans"]["pixels"]:
+        sources.append("pixels")
+    own = artifact_of_seeds("predict", "seed{seed}/predictions.parquet")(wildcards)
+    baselines = [
+        artifact(f"cluster_{source}", f"baselines/kmeans_{source}.parquet")(wildcards)
+        for source in sources
+    ]
+    return own + baselines
+
+
 def gpus(wildcards):
     """How many GPUs a heavy job asks for; jobs on the CPU need not wait for one."""
     return 0 if settings_of(wildcards)["machine"]["device"] == "cpu" else 1

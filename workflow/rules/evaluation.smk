@@ -1,16 +1,3 @@
-def all_predictions(wildcards):
-    """Predictions of every seed and of every baseline of an experiment."""
-    sources = ["features", "finetuned"]
-    if settings_of(wildcards)["kmeans"]["pixels"]:
-        sources.append("pixels")
-    own = artifact_of_seeds("predict", "seed{seed}/predictions.parquet")(wildcards)
-    baselines = [
-        artifact(f"cluster_{source}", f"baselines/kmeans_{source}.parquet")(wildcards)
-        for source in sources
-    ]
-    return own + baselines
-
-
 rule evaluate:
     input:
         images=artifact("index_images", "images.parquet"),

@@ -1,22 +1,3 @@
-def model(wildcards):
-    """What a model is rebuilt from."""
-    settings = settings_of(wildcards)
-    return {
-        "name": settings["backbone"]["name"],
-        "options": settings["backbone"]["options"],
-        "image_size": settings["data"]["image_size"],
-        "n_clusters": settings["n_clusters"],
-        "head_width": settings["finetuning"]["head_width"],
-    }
-
-
-def training(wildcards):
-    """The settings of the training itself."""
-    elsewhere = ("augmentation", "head_width")
-    finetuning = settings_of(wildcards)["finetuning"]
-    return {key: finetuning[key] for key in finetuning if key not in elsewhere}
-
-
 rule finetune:
     input:
         unpack(weight_files),
