@@ -1,11 +1,14 @@
 """Files and folders that appear whole or not at all."""
 
+import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -15,6 +18,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     temporary = temporary_sibling(path)
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # some writers make private files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,14 +43,33 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read JSON that :func:`write_json` wrote."""
+    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return content
+
+
 def temporary_sibling(path: Path) -> Path:
     """A fresh name beside a path for writing; removes what dead writers left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.tmp-{socket.gethostname()}-"
-    for left in path.parent.glob(f"{prefix}*"):
-        if not _is_other_process(int(left.name.removeprefix(prefix).partition(".")[0])):
+    for left in path.parent.glob(f"{escape(prefix)}*"):
+        pid = left.name.removeprefix(prefix).partition(".")[0]
+        if pid.isdecimal() and not _is_other_process(int(pid)):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     return path.parent / f"{prefix}{os.getpid()}"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _is_other_process(pid: int) -> bool:

@@ -57,6 +57,8 @@ def entropy_loss(log_probs: Tensor) -> Tensor:
     Args:
         log_probs: Shape ``(b, c)``, log-probabilities.
     """
-    mean_probs = log_probs.exp().mean(dim=0)  # (c,)
-    entropy = -torch.special.xlogy(mean_probs, mean_probs).sum()
-    return math.log(log_probs.shape[1]) - entropy
+    n_images, n_clusters = log_probs.shape
+    # In log space: the gradient of p log p is not finite where p is rounded to 0.
+    log_mean_probs = torch.logsumexp(log_probs, dim=0) - math.log(n_images)  # (c,)
+    entropy = -(log_mean_probs.exp() * log_mean_probs).sum()
+    return math.log(n_clusters) - entropy

@@ -32,6 +32,20 @@ def imported_modules(script: str | Path) -> list[str]:
     return sorted(path.relative_to(PACKAGE.parent).as_posix() for path in paths)
 
 
+def bundled_digest(weights: str) -> str:
+    """Digest of the content of ``bundled:NAME`` weights.
+
+    Raises:
+        ValueError: If the package brings no weights of that name.
+    """
+    name = weights.removeprefix("bundled:")
+    path = PACKAGE / "weights" / f"{name}.safetensors"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+        raise ValueError(f"backbone.weights must be bundled:{'|'.join(known)}, got {weights}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def image_digest(image_ids: Iterable[str]) -> str:
     """Digest of image ids in their order; row ``i`` means the same image where it is equal."""
     digest = hashlib.sha256()
@@ -58,10 +72,19 @@ def _imports(path: Path) -> frozenset[Path]:
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute_name(node, path)
+            names.add(module)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
     return frozenset(file for name in names for file in _module_files(name))
+
+
+def _absolute_name(node: ast.ImportFrom, path: Path) -> str:
+    """The module that a ``from`` statement of a file names, dots in front of it resolved."""
+    if node.level == 0:
+        return node.module or ""
+    folder = path.parents[node.level - 1].relative_to(PACKAGE.parent)
+    return ".".join([*folder.parts, *filter(None, [node.module])])
 
 
 def _module_files(name: str) -> Iterable[Path]:

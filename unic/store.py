@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,21 @@ class Store:
         key = f"{split}/{name}"
         if key not in self.attributes["checksums"]:
             raise KeyError(f"{self.path} has no array {key}, it has {self._keys()}")
-        array = np.asarray(self.group[key])
+        try:
+            array = np.asarray(self.group[key])
+        except (ValueError, RuntimeError) as error:  # a chunk of wrong length, or not decodable
+            raise ValueError(self._damage(key, str(error))) from error
         if _checksum(array) != self.attributes["checksums"][key]:
-            raise ValueError(
-                f"{self.path}/{key} is damaged: its checksum differs from that in {MANIFEST}; "
-                "delete the store and run the workflow again"
-            )
+            raise ValueError(self._damage(key, f"its checksum differs from that in {MANIFEST}"))
         return array
 
     def read_image_ids(self, *, split: str = "train") -> list[str]:
         """Image ids of a features store, row by row."""
         return [bytes(row).rstrip(b"\0").decode() for row in self.read("image_ids", split=split)]
+
+    def _damage(self, key: str, why: str) -> str:
+        where = f"{self.path}/{key}"
+        return f"{where} is damaged: {why}; delete the store and run the workflow again"
 
     def _keys(self) -> str:
         return ", ".join(self.attributes["checksums"])
@@ -103,8 +108,13 @@ def write_store(
         parameters: Settings that the arrays depend on; must be JSON.
 
     Raises:
-        ValueError: If a name, a dtype or a shape is not that of the kind.
+        ValueError: If a name, a dtype or a shape is not that of the kind, or the splits of the
+            images are not those of the arrays.
     """
+    if list(arrays) != list(images):
+        raise ValueError(
+            f"arrays and images must have the same splits, got {list(arrays)} and {list(images)}"
+        )
     for split, members in arrays.items():
         _check_shapes(kind, split, members)
     with whole_folder(Path(manifest).parent) as temporary:
@@ -120,13 +130,16 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
 
     Raises:
         FileNotFoundError: If there is no whole store.
-        ValueError: If it is of another kind.
+        ValueError: If it is of another kind, or its manifest is damaged.
     """
     path = Path(manifest)
     path = path.parent if path.name == MANIFEST else path
     if not (path / MANIFEST).is_file():
         raise FileNotFoundError(f"no store at {path}: {MANIFEST} is missing")
-    store = Store(path, zarr.open_group(path, mode="r"))
+    try:
+        store = Store(path, zarr.open_group(path, mode="r"))
+    except JSONDecodeError as error:
+        raise ValueError(f"{path / MANIFEST} is damaged: {error}; delete the store") from error
     found = store.attributes.get("kind")
     if found != kind:
         raise ValueError(f"{path} must be a {kind} store, got {found!r}")
@@ -148,6 +161,88 @@ def check_same_images(*stores: Store, split: str = "train") -> None:
                 f"row i must mean the same image in {first.path} and {other.path}, but their "
                 f"digests of the {split} images differ: {expected} and {found}"
             )
+
+
+def write_features(
+    manifest: str | Path,
+    features: Mapping[str, NDArray[np.float32]],
+    ids: Mapping[str, Sequence[str]],
+    *,
+    backbone: str | None,
+) -> None:
+    """Write the features ``(n, d)`` and image ids of each split."""
+    arrays: dict[str, dict[str, NDArray[Any]]] = {
+        split: {"features": rows, "image_ids": encode_image_ids(ids[split])}
+        for split, rows in features.items()
+    }
+    write_store(
+        manifest,
+        kind="features",
+        arrays=arrays,
+        images=image_digests(ids),
+        parameters={"backbone": backbone},
+    )
+
+
+def write_labels(
+    manifest: str | Path,
+    labels: Mapping[str, NDArray[np.int64]],
+    is_old: Mapping[str, NDArray[np.bool_]],
+    ids: Mapping[str, Sequence[str]],
+    *,
+    class_names: Sequence[str],
+) -> None:
+    """Write the true labels ``(n,)`` of each split, for evaluation only."""
+    arrays: dict[str, dict[str, NDArray[Any]]] = {
+        split: {"labels": numbers, "is_old": is_old[split]} for split, numbers in labels.items()
+    }
+    write_store(
+        manifest,
+        kind="labels",
+        arrays=arrays,
+        images=image_digests(ids),
+        parameters={"class_names": list(class_names)},
+    )
+
+
+def write_known_labels(
+    manifest: str | Path, known_labels: NDArray[np.int64], ids: Sequence[str]
+) -> None:
+    """Write the labels ``(n,)`` of the training split that training may know, -1 = unknown."""
+    write_store(
+        manifest,
+        kind="known_labels",
+        arrays={"train": {"known_labels": known_labels}},
+        images=image_digests({"train": ids}),
+    )
+
+
+def write_derived(
+    manifest: str | Path,
+    kind: str,
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    of: Store,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Write arrays on the training images of another store, whose parameters are kept too."""
+    write_store(
+        manifest,
+        kind=kind,
+        arrays={"train": arrays},
+        images={"train": of.attributes["images"]["train"]},
+        parameters=of.attributes["parameters"] | dict(parameters),
+    )
+
+
+def read_all(store: Store) -> dict[str, NDArray[Any]]:
+    """Read every array of the training split by name."""
+    return {name: store.read(name) for name in SHAPES[store.attributes["kind"]]}
+
+
+def read_splits(store: Store, name: str) -> dict[str, NDArray[Any]]:
+    """Read one array of every split."""
+    return {split: store.read(name, split=split) for split in store.splits}
 
 
 def encode_image_ids(image_ids: Sequence[str]) -> NDArray[np.uint8]:

@@ -4,6 +4,9 @@ An image id is the path of the file below the root, with ``/``, or the row numbe
 """
 
 import csv
+import logging
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,11 +15,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
+from PIL import Image
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 TEST_FOLDERS = ("test", "val")
@@ -32,13 +34,15 @@ into class folders by the devkit's ground truth, then set data.root of the exper
 class Images(Protocol):
     """Images that can be read one by one, in a fixed order."""
 
-    ids: Sequence[str]
+    @property
+    def ids(self) -> Sequence[str]:
+        """Image ids, row by row."""
 
     def __len__(self) -> int:
         """Number of images."""
 
-    def __getitem__(self, row: int) -> Tensor:
-        """Pixels of an image: uint8, shape ``(3, h, w)``, RGB."""
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8, shape ``(h, w, 3)``, RGB."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,16 @@ class ArrayImages:
     """Images held in memory, all of one size."""
 
     ids: Sequence[str]
-    pixels: Tensor  # (n, 3, h, w) uint8
+    pixels: NDArray[np.uint8]  # (n, h, w, 3)
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.ids)
 
-    def __getitem__(self, row: int) -> Tensor:
-        """Pixels of an image: uint8, shape ``(3, h, w)``, RGB."""
-        return self.pixels[row]
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8, shape ``(h, w, 3)``, RGB."""
+        pixels: NDArray[np.uint8] = self.pixels[row]
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ class FileImages:
         """Number of images."""
         return len(self.ids)
 
-    def __getitem__(self, row: int) -> Tensor:
-        """Decode an image file: uint8, shape ``(3, h, w)``, RGB.
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Decode an image file: uint8, shape ``(h, w, 3)``, RGB.
 
         Raises:
             ValueError: If the file cannot be decoded; names it.
@@ -77,10 +82,10 @@ class FileImages:
         path = Path(self.root, self.ids[row])
         try:
             with Image.open(path) as image:
-                return pil_to_tensor(image.convert("RGB"))
+                return _decode(image)
         except FileNotFoundError:
             raise
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # Pillow raises all sorts on broken files
             raise ValueError(f"images must be readable, cannot decode {path}: {error}") from None
 
 
@@ -127,7 +132,8 @@ def read_labels(
     """Read the true class of every image.
 
     Classes are numbered in the sorted order of their names; for the ImageNet subsets that is
-    the order of the wnids.
+    the order of the wnids. A class folder is the first below the split's folder; its images may
+    lie in folders of their own.
 
     Args:
         name: As for :func:`list_images`.
@@ -135,10 +141,10 @@ def read_labels(
         label_file: CSV with columns ``path`` and ``label``, or None to take class folders.
 
     Returns:
-        The labels, or None for a flat folder without a label file.
+        The labels, or None without a label file where images lie outside of class folders.
 
     Raises:
-        ValueError: If an image has no label, a label has no image, or a test class has no
+        ValueError: If an image has no label or two, a label has no image, or a test class has no
             training image; names the first.
     """
     if name == "digits":
@@ -149,20 +155,41 @@ def read_labels(
         named = _read_label_file(Path(label_file), [i for split in ids.values() for i in split])
         names = {split: [named[i] for i in split_ids] for split, split_ids in ids.items()}
     else:
-        names = {s: [Path(i).parent.name for i in split_ids] for s, split_ids in ids.items()}
-        if name == "folder" and not any(_has_class_folder(i) for i in ids["train"]):
+        folders = {s: [_class_folder(i) for i in split_ids] for s, split_ids in ids.items()}
+        if not any(folders["train"]):
+            return None
+        names = {s: [folder for folder in found if folder] for s, found in folders.items()}
+        stray = [i for split_ids in ids.values() for i in split_ids if not _class_folder(i)]
+        if stray:
+            log.warning(
+                "no labels: folders are classes only where every image lies in one, %d do not%s",
+                len(stray),
+                _first(stray),
+            )
             return None
     return _number_classes(names)
 
 
 @cache
-def _digits() -> tuple[Tensor, NDArray[np.int64]]:
-    """Pixels (1797, 3, 8, 8) uint8 and labels of scikit-learn's handwritten digits."""
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels (1797, 8, 8, 3) and labels (1797,) of scikit-learn's handwritten digits."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    gray = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))  # (n, 8, 8)
-    return gray[:, None].repeat(1, 3, 1, 1), digits.target.astype(np.int64)
+    gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (n, 8, 8)
+    return np.repeat(gray[..., None], 3, axis=3), digits.target.astype(np.int64)
+
+
+def _decode(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels (h, w, 3); 16-bit gray is scaled, where Pillow's own conversion makes it white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        gray = (np.asarray(image) >> 8).astype(np.uint8)  # (h, w)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels must have 8 or 16 bits, got 32 (mode {image.mode})")
+    if image.mode == "P":
+        image = image.convert("RGBA")  # the palette may be transparent, which RGB cannot say
+    return np.asarray(image.convert("RGB"))
 
 
 def _list_folder(root: Path) -> dict[str, list[str]]:
@@ -201,26 +228,40 @@ def _list_imagenet(root: Path, name: str) -> dict[str, list[str]]:
 
 
 def _list_files(root: Path, folder: Path) -> list[str]:
-    """Image files below a folder as ids, sorted as torchvision's ImageFolder sorts them."""
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
-    return [path.relative_to(root).as_posix() for path in sorted(found) if path.is_file()]
+    """Image files below a folder as ids, sorted as torchvision's ImageFolder sorts them.
+
+    Links to folders are followed, as there.
+    """
+    found = [
+        (*Path(parent).relative_to(root).parts, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES
+    ]
+    return ["/".join(parts) for parts in sorted(found, key=lambda parts: (parts[:-1], parts[-1]))]
 
 
-def _has_class_folder(image_id: str) -> bool:
+def _class_folder(image_id: str) -> str | None:
+    """The first folder below that of the split, None where the image lies in neither."""
     parents = Path(image_id).parts[:-1]
-    return len(parents) > (1 if parents and parents[0] in ("train", *TEST_FOLDERS) else 0)
+    below = parents[1:] if parents and parents[0] in ("train", *TEST_FOLDERS) else parents
+    return below[0] if below else None
 
 
 def _read_label_file(path: Path, ids: Sequence[str]) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"data.label_file must be a CSV file, there is none at {path}")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
         reader = csv.DictReader(file)
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             raise ValueError(
                 f"{path} must have the columns path and label, got {reader.fieldnames}"
             )
-        labels = {row["path"]: row["label"] for row in reader}
+        rows = [(row["path"], row["label"]) for row in reader]
+    labels = dict(rows)
+    twice = sorted(i for i, count in Counter(i for i, _ in rows).items() if count > 1)
+    if twice:
+        raise ValueError(f"{path} must label an image once, {len(twice)} are twice{_first(twice)}")
     unlabeled = [image_id for image_id in ids if not labels.get(image_id)]
     unmatched = sorted(set(labels) - set(ids))
     if unlabeled or unmatched:

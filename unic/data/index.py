@@ -59,4 +59,5 @@ def read_index(path: str | Path) -> dict[str, list[str]]:
 
 
 def _file_size(root: str | None, image_id: str) -> int:
-    return Path(root, image_id).stat().st_size if root is not None else 0
+    path = Path(root or "", image_id)
+    return path.stat().st_size if root is not None and path.is_file() else 0

@@ -20,7 +20,7 @@ class ViewLoader:
     """Gives normalized views of chosen images, batch by batch.
 
     What is random in a view is drawn from a seed of its own, made from ``generator`` in the main
-    process, so the number of workers changes nothing.
+    thread, so neither the number of workers nor what is kept in memory changes anything.
 
     Args:
         images: Where pixels come from.
@@ -78,7 +78,7 @@ class ViewLoader:
         pending: deque[list[Future[Tensor]]] = deque()
         try:
             for batch in rows:
-                seeds = generator.integers(2**63, size=len(batch)).tolist()
+                seeds = self._draw_seeds(len(batch), generator)
                 pending.append(
                     [pool.submit(self._prepare, *r) for r in zip(batch, seeds, strict=True)]
                 )
@@ -88,6 +88,11 @@ class ViewLoader:
                 yield _stack(pending.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _draw_seeds(self, n_seeds: int, generator: np.random.Generator) -> list[int]:
+        if self.augmentation not in RANDOM_CROPS:
+            return [0] * n_seeds
+        return generator.integers(2**63, size=n_seeds).tolist()
 
     def _prepare(self, row: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

@@ -74,12 +74,14 @@ def split_gcd(
         split_seed: Seed of the draw, 0 in the literature.
 
     Raises:
-        ValueError: If an old class does not exist, or no class is new.
+        ValueError: If an old class does not exist or is listed twice, or no class is new.
     """
     n_classes = len(annotations.class_names)
     strange = sorted(set(old_classes) - set(range(n_classes)))
     if strange:
         raise ValueError(f"gcd.old_classes must be below the {n_classes} classes, got {strange}")
+    if len(set(old_classes)) < len(old_classes):
+        raise ValueError(f"gcd.old_classes must be different, got {list(old_classes)}")
     order = [*old_classes, *sorted(set(range(n_classes)) - set(old_classes))]
     if len(old_classes) == n_classes:
         raise ValueError(f"gcd.old_classes must leave new classes, all {n_classes} are old")

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms.v2 import InterpolationMode
@@ -42,7 +44,7 @@ class View:
 
 
 def prepare_image(
-    image: Tensor, view: View, augmentation: str, generator: torch.Generator
+    pixels: NDArray[np.uint8], view: View, augmentation: str, generator: torch.Generator
 ) -> Tensor:
     """The part of a view that is made image by image, where images may differ in size.
 
@@ -50,7 +52,7 @@ def prepare_image(
     flip; ``scan``: random resized crop, flip, color jitter, gray (protocols of GCD and SCAN).
 
     Args:
-        image: uint8, shape ``(3, h, w)``.
+        pixels: uint8, shape ``(h, w, 3)``.
         view: Sizes.
         augmentation: ``none``, ``gcd``, ``scan`` or ``warp``.
         generator: Source of all that is random in the view.
@@ -58,6 +60,7 @@ def prepare_image(
     Returns:
         uint8, shape ``(3, image_size, image_size)``.
     """
+    image = torch.tensor(pixels).permute(2, 0, 1)  # (3, h, w)
     if augmentation == "scan":
         image = _random_resized_crop(image, view.image_size, generator)
         return _recolor(_random_flip(image, generator), generator)

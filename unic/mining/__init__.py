@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,10 @@ class MiningStats(NamedTuple):
     redone_float64: int  # rows that float32 did not settle
     recall: float  # share of the true neighbors found: 1, or measured on a sample
 
+    def record(self) -> dict[str, Any]:
+        """What an artifact keeps of it: all that a resumed pass leaves as it is."""
+        return {name: value for name, value in self._asdict().items() if name != "resumed"}
+
 
 class Neighbors(NamedTuple):
     """The ``k`` nearest images of each of ``n`` images, nearest first; column 0 is itself."""
@@ -41,6 +45,10 @@ class Neighbors(NamedTuple):
     distances: NDArray[np.float32]  # (n, k), Euclidean
     far_radius: NDArray[np.float32]  # (n,), distance of the image at rank ``far_rank``
     stats: MiningStats
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name."""
+        return {name: value for name, value in self._asdict().items() if name != "stats"}
 
 
 def mine_neighbors(

@@ -107,7 +107,7 @@ class SplitRows(ExactRows):
         if self._device.type != "cuda":
             yield from ((chunk, self._split(chunk)[0]) for chunk in self._chunks())
             return
-        copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        copying = torch.cuda.Stream(self._device)
         computing = torch.cuda.current_stream(self._device)
 
         def copy(chunk: slice) -> Tensor:

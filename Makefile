@@ -1,0 +1,55 @@
+# Needs python3 (3.11 to 3.13), make and git; all else goes into .venv.
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format pin clean
+
+help:
+	@echo "make demo set everything up and cluster the handwritten digits (results/digits)"
+	@echo "make test set everything up and run the tests"
+	@echo "make test -slow  run the tests that take minutes"
+	@echo "make lint check style, types and the workflow"
+	@echo "make format format the code"
+	@echo "make pin refresh requirements.txt from pyproject.toml"
+	@echo "make clean remove results and logs (the environment stays)"
+
+$(INSTALLED): pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "unic needs Python 3.11 to 3.13, PYTHON=" + sys.executable + " is " + sys.version.split()[0])'
+	@rm -f $@
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m snakemake --cores $(CORES) --quiet rules -- demo
+	@$(BIN)/python -m unic.cli show results/digits
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+	$(BIN)/python -m snakemake --lint
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+pin: $(INSTALLED)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header --upgrade \
+		--extra cpu --extra dev pyproject.toml --output-file requirements.txt
+
+clean:
+	rm -rf results/* logs .snakemake

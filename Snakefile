@@ -1,0 +1,32 @@
+from snakemake.utils import min_version
+
+min_version("9.9")
+
+
+configfile: "config/config.yaml"
+configfile: "config/experiments/digits.yaml"
+configfile: "config/experiments/clustering.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/images.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/neighbors.smk"
+include: "workflow/rules/finetuning.smk"
+include: "workflow/rules/baselines.smk"
+include: "workflow/rules/evaluation.smk"
+
+
+rule demo:
+    default_target: True
+    input:
+        "results/digits/metrics.json",
+    message:
+        "The demo is done: open results/digits/report.html"
+
+
+rule all:
+    input:
+        expand("results/{experiment}/metrics.json", experiment=EXPERIMENTS),
+    message:
+        "All experiments of the configuration are done"

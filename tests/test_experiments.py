@@ -1,0 +1,344 @@
+import copy
+import re
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unic.experiments import STAGES, resolve_experiments, setting, stage_owner, stage_settings
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
+EXPERIMENT = SCHEMA["$defs"]["experiment"]
+Settings = dict[str, Any]
+
+
+def read_config() -> Settings:
+    """The configuration of the repository, put together as Snakemake does."""
+    files = [ROOT / "config/config.yaml", *sorted((ROOT / "config/experiments").glob("*.yaml"))]
+    return reduce(merge, (yaml.safe_load(path.read_text("utf-8")) for path in files))
+
+
+def merge(ours: Settings, theirs: Settings) -> Settings:
+    merged = dict(ours)
+    for key, value in theirs.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def resolve(experiments: Settings, **others: Any) -> dict[str, Settings]:
+    return resolve_experiments({"experiments": experiments, **others}, SCHEMA)
+
+
+def nested(key: str, value: Any) -> Settings:
+    """``a.b`` and 3 to ``{a: {b: 3}}``."""
+    return reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
+
+
+def example(key: str | None = None, value: Any = None) -> Settings:
+    """A whole experiment, but for one setting."""
+    return merge({"n_clusters": 10}, {} if key is None else nested(key, value))
+
+
+def properties(schema: Settings, path: str = "") -> Iterator[tuple[str, Settings]]:
+    """Every key of the schema, sections and their keys."""
+    for part in (schema, *schema.get("oneOf", ())):
+        for key, sub in part.get("properties", {}).items():
+            yield f"{path}{key}", sub
+            yield from properties(sub, f"{path}{key}.")
+
+
+# The schema
+
+
+def test_every_key_has_type_description_and_default() -> None:
+    found = dict(properties(EXPERIMENT))
+    assert {"base", "n_clusters", "seeds", "gcd.labeled_fraction", "finetuning.epochs"} <= set(
+        found
+    )
+    for key, sub in found.items():
+        assert {"type", "enum", "oneOf"} & set(sub), key
+        assert len(sub["description"]) > 5, key
+        if key != "gcd.old_classes":  # has no sensible default
+            assert "default" in sub, key
+
+
+def test_sections_refuse_keys_that_are_not_listed() -> None:
+    sections = [EXPERIMENT, *(sub for _, sub in properties(EXPERIMENT) if "properties" in sub)]
+    assert len(sections) > 5
+    assert all(section["additionalProperties"] is False for section in sections)
+
+
+def test_defaults_pass_their_own_schema() -> None:
+    resolved = resolve({"plain": example()})["plain"]
+    again = resolve({"plain": resolved})["plain"]
+    assert again == resolved
+
+
+def test_stages_depend_on_settings_that_exist() -> None:
+    resolved = resolve({"plain": example()})["plain"]
+    for stage, (keys, earlier) in STAGES.items():
+        for key in keys:
+            setting(resolved, key)
+        assert set(earlier) <= set(STAGES), stage
+
+
+# Where a setting comes from
+
+
+def test_own_settings_go_before_bases_defaults_and_schema() -> None:
+    experiments = {
+        "first": example("finetuning", {"epochs": 1, "batch_size": 2}),
+        "second": {"base": "first", "finetuning": {"epochs": 3}},
+        "third": {"base": "second", "finetuning": {"weight_decay": 0.5}},
+    }
+    defaults = {"finetuning": {"epochs": 7, "batch_size": 8, "lambda_ent": 9}}
+    resolved = resolve(experiments, defaults=defaults)
+    keys = ("epochs", "batch_size", "weight_decay", "lambda_ent", "trainable")
+    found = {name: [s["finetuning"][key] for key in keys] for name, s in resolved.items()}
+    assert found["first"] == [1, 2, 0, 9, "last_block"]
+    assert found["second"] == [3, 2, 0, 9, "last_block"]
+    assert found["third"] == [3, 2, 0.5, 9, "last_block"]
+    assert all(s["n_clusters"] == 10 and "base" not in s for s in resolved.values())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    given_by=st.lists(st.one_of(st.none(), st.integers(1, 50)), min_size=4, max_size=4),
+)
+def test_the_nearest_of_a_chain_wins(given_by: list[int | None]) -> None:
+    own = [{} if v is None else {"finetuning": {"epochs": v}} for v in given_by]
+    chain = {
+        "e0": {**own[0], "base": "e1"},
+        "e1": {**own[1], "base": "e2"},
+        "e2": {**own[2], "n_clusters": 5},
+    }
+    expected = next((v for v in given_by if v is not None), 100)
+    assert resolve(chain, defaults=own[3])["e0"]["finetuning"]["epochs"] == expected
+
+
+def test_lists_and_backbone_options_are_replaced_whole() -> None:
+    experiments = {
+        "first": {
+            "n_clusters": 3,
+            "seeds": [1, 2, 3],
+            "backbone": {"name": "a", "options": {"img_size": 32, "depth": 2}},
+        },
+        "second": {"base": "first", "seeds": [9], "backbone": {"options": {"width": 1}}},
+    }
+    second = resolve(experiments)["second"]
+    assert second["seeds"] == [9]
+    assert second["backbone"] == {"name": "a", "weights": "hub", "options": {"width": 1}}
+
+
+def test_gcd_is_off_or_filled_with_its_defaults() -> None:
+    experiments = {
+        "clustering": example(),
+        "gcd": {"base": "clustering", "gcd": {"old_classes": [0, 1]}},
+        "more": {"base": "gcd", "gcd": {"old_classes": [2], "labeled_fraction": 0.8}},
+        "off": {"base": "more", "gcd": None},
+    }
+    resolved = resolve(experiments)
+    assert resolved["clustering"]["gcd"] is None
+    assert resolved["off"]["gcd"] is None
+    assert resolved["gcd"]["gcd"] == {
+        "old_classes": [0, 1],
+        "labeled_fraction": 0.5,
+        "split_seed": 0,
+    }
+    assert resolved["more"]["gcd"] == {
+        "old_classes": [2],
+        "labeled_fraction": 0.8,
+        "split_seed": 0,
+    }
+
+
+def test_resolving_changes_neither_configuration_nor_schema() -> None:
+    config, schema = read_config(), copy.deepcopy(SCHEMA)
+    before = copy.deepcopy(config)
+    resolve_experiments(config, schema)
+    assert config == before
+    assert schema == SCHEMA
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("n_cluster", 3, "unknown key experiments.toy.n_cluster; did you mean n_clusters?"),
+        ("finetuning.epoch", 3, "experiments.toy.finetuning.epoch; did you mean epochs?"),
+        (
+            "gcd",
+            {"old_classes": [0], "split_sed": 1},
+            "toy.gcd.split_sed; did you mean split_seed?",
+        ),
+        ("machine.qqq", 3, "experiments.toy.machine.qqq; known are device, threads, batch_size"),
+        ("finetuning.epochs", "3", "finetuning.epochs: '3' is not of type 'integer'"),
+        ("finetuning.epochs", 3.0, "finetuning.epochs: 3.0 is not of type 'integer'"),
+        ("finetuning.epochs", True, "finetuning.epochs: True is not of type 'integer'"),
+        ("finetuning.learning_rate", "1e-4", "learning_rate: '1e-4' is not of type 'number'"),
+        ("finetuning.learning_rate", float("nan"), "learning_rate: nan is not of type 'number'"),
+        ("finetuning.lambda_ent", float("inf"), "lambda_ent: inf is not of type 'number'"),
+        ("finetuning", 3, "experiments.toy.finetuning: 3 is not of type 'object'"),
+        ("cleaning.max_union_size", 0, "cleaning.max_union_size: 0 is less than the minimum of 1"),
+        ("n_clusters", 1, "experiments.toy.n_clusters: 1 is less than the minimum of 2"),
+        ("n_clusters", None, "experiments.toy.n_clusters must be set"),
+        ("seeds", [], "experiments.toy.seeds: [] should be non-empty"),
+        ("seeds", [1, 1], "experiments.toy.seeds: [1, 1] has non-unique elements"),
+        ("data.name", "digit", "experiments.toy.data.name: 'digit' is not one of ['digits'"),
+        ("data.name", "folder", "experiments.toy.data.root must be set for data.name folder"),
+        (
+            "neighbors",
+            {"n_neighbors": 50, "far_rank": 50},
+            "experiments.toy.neighbors: n_neighbors must be below far_rank, got 50 and 50",
+        ),
+        (
+            "gcd",
+            {"old_classes": list(range(10))},
+            "experiments.toy.gcd.old_classes must leave new classes among the 10, got 10",
+        ),
+        ("gcd", {"old_classes": [0], "labeled_fraction": 1}, "gcd.labeled_fraction: 1 is greater"),
+        ("base", "digist", "experiments.toy.base: unknown experiment digist; known are toy"),
+        ("base", "to", "experiments.toy.base: unknown experiment to; did you mean toy?"),
+        ("base", "toy", "bases must not go in a circle, got toy -> toy"),
+    ],
+)
+def test_refuses_a_wrong_setting_by_its_name(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        resolve({"toy": example(key, value)})
+    assert str(caught.value).startswith("config: ")
+
+
+def test_a_refusal_says_what_the_key_means() -> None:
+    with pytest.raises(ValueError, match=re.escape("(eta, largest union of")):
+        resolve({"toy": example("cleaning.max_union_size", -1)})
+
+
+def test_refuses_a_circle_of_bases() -> None:
+    circle = {"a": example("base", "b"), "b": {"base": "c"}, "c": {"base": "b"}}
+    with pytest.raises(ValueError, match="in a circle, got a -> b -> c -> b"):
+        resolve(circle)
+
+
+def test_refuses_defaults_with_a_base() -> None:
+    with pytest.raises(ValueError, match="config: defaults must not have a base"):
+        resolve({"toy": example()}, defaults={"base": "toy"})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "config: 'experiments' is a required property"),
+        ({"experiments": {}}, "config: experiments: {} should be non-empty"),
+        ({"experiments": {"a b": {}}}, "config: experiments: 'a b' does not match"),
+        (
+            {"experiments": {"a": {}}, "default": {}},
+            "config: unknown key default; did you mean defaults?",
+        ),
+        (
+            {"experiments": {"a": example()}, "defaults": {"machine": {"thread": 1}}},
+            "config: unknown key defaults.machine.thread; did you mean threads?",
+        ),
+    ],
+)
+def test_refuses_a_wrong_configuration(config: Settings, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        resolve_experiments(config, SCHEMA)
+
+
+# Sharing
+
+
+def owners(experiments: Settings, name: str) -> dict[str, str]:
+    resolved = resolve(experiments)
+    return {stage: stage_owner(resolved, name, stage) for stage in STAGES}
+
+
+def stages_after(*firsts: str) -> set[str]:
+    """Stages that build on others, and these."""
+    found = set(firsts)
+    while more := {s for s, (_, earlier) in STAGES.items() if found & set(earlier)} - found:
+        found |= more
+    return found
+
+
+def changed_stages(key: str, value: Any, **base: Any) -> set[str]:
+    """Stages of which an experiment does not share the result after a change."""
+    experiments = {"one": merge(example(), base), "two": {"base": "one", **nested(key, value)}}
+    return {stage for stage, owner in owners(experiments, "two").items() if owner == "two"}
+
+
+def test_the_configuration_of_the_repository() -> None:
+    resolved = resolve_experiments(read_config(), SCHEMA)
+    assert {"digits", "digits_gcd", "imagenet50", "imagenet200"} <= set(resolved)
+    assert resolved["imagenet50"]["neighbors"]["far_rank"] == 6300
+    assert resolved["imagenet200"]["finetuning"]["batch_size"] == 512
+    for stage in ("extract_features", "mine_neighbors", "clean_neighbors"):
+        assert stage_owner(resolved, "digits_gcd", stage) == "digits"
+    for stage in ("split_labels", "index_negatives", "finetune", "predict"):
+        assert stage_owner(resolved, "digits_gcd", stage) == "digits_gcd"
+    for name in resolved:
+        for stage in STAGES:
+            owner = stage_owner(resolved, name, stage)
+            assert stage_settings(resolved[owner], stage) == stage_settings(resolved[name], stage)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "firsts"),
+    [
+        ("cleaning.max_union_size", 50, ["clean_neighbors"]),
+        ("neighbors.n_neighbors", 20, ["mine_neighbors"]),
+        ("neighbors.far_rank", 900, ["mine_neighbors", "index_images"]),
+        ("negatives.seed", 3, ["index_negatives"]),
+        ("gcd", {"old_classes": [0]}, ["split_labels"]),
+        ("finetuning.lambda_ent", 5, ["finetune"]),
+        ("kmeans.n_restarts", 3, ["cluster_pixels", "cluster_features", "cluster_finetuned"]),
+        ("seeds", [0, 1, 2, 3], ["cluster_pixels", "cluster_features", "cluster_finetuned"]),
+        ("backbone.options", {"img_size": 32}, ["extract_features"]),
+        ("machine.threads", 3, []),
+        ("machine.device", "cpu", []),
+    ],
+)
+def test_a_change_belongs_to_its_stage_and_those_after(
+    key: str, value: Any, firsts: list[str]
+) -> None:
+    expected = stages_after(*firsts)
+    if key.startswith("backbone"):
+        expected.add("pretrain")  # never run here, but it names the backbone too
+    assert changed_stages(key, value) == expected
+
+
+def test_pretraining_matters_only_where_it_is_asked_for() -> None:
+    assert changed_stages("pretraining.epochs", 3) == {"pretrain"}
+    asked = changed_stages("pretraining.epochs", 3, backbone={"weights": "pretrain"})
+    assert asked == stages_after("pretrain")
+    assert "finetune" in asked
+
+
+def test_the_first_of_equals_owns() -> None:
+    experiments = {"b": example(), "a": {"base": "b"}, "c": example("finetuning.epochs", 3)}
+    assert set(owners(experiments, "a").values()) == {"b"}
+    assert owners(experiments, "c")["finetune"] == "c"
+    assert owners(experiments, "c")["mine_neighbors"] == "b"
+
+
+def test_an_owner_owns_its_own() -> None:
+    resolved = resolve_experiments(read_config(), SCHEMA)
+    for name in resolved:
+        for stage in STAGES:
+            owner = stage_owner(resolved, name, stage)
+            assert stage_owner(resolved, owner, stage) == owner
+
+
+def test_refuses_an_unknown_experiment() -> None:
+    resolved = resolve({"digits": example()})
+    with pytest.raises(ValueError, match=r"unknown experiment digit; did you mean digits\?"):
+        stage_owner(resolved, "digit", "finetune")

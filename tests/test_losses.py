@@ -1,0 +1,174 @@
+import math
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from unic.losses import entropy_loss, log_similarity, negative_loss, positive_loss
+
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+PAIR_LOSSES = pytest.mark.parametrize("loss", [positive_loss, negative_loss])
+PairLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def draw_log_probs(
+    n_images: int, n_clusters: int, *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n_images, n_clusters, generator=generator, dtype=torch.float64)
+    return torch.log_softmax(logits, dim=1).to(dtype)
+
+
+def one_hot(clusters: list[int], n_clusters: int, *, logit: float = 1000.0) -> Tensor:
+    """Log-probabilities of certain predictions, as a head with large logits gives them."""
+    return torch.log_softmax(logit * torch.eye(n_clusters)[clusters], dim=1)
+
+
+def reference_similarities(ours: Tensor, others: Tensor) -> list[float]:
+    rows = zip(ours.double().exp().tolist(), others.double().exp().tolist(), strict=True)
+    similarities = []
+    for row, other in rows:
+        total = 0.0
+        for p, q in zip(row, other, strict=True):
+            total += p * q
+        similarities.append(total)
+    return similarities
+
+
+def reference_positive_loss(ours: Tensor, others: Tensor) -> float:
+    terms = [-math.log(s) for s in reference_similarities(ours, others)]
+    return sum(terms) / len(terms)
+
+
+def reference_negative_loss(ours: Tensor, others: Tensor) -> float:
+    terms = [-math.log(1.0 - min(s, 1.0 - 1e-6)) for s in reference_similarities(ours, others)]
+    return sum(terms) / len(terms)
+
+
+def reference_entropy_loss(log_probs: Tensor) -> float:
+    probs = log_probs.double().exp().tolist()
+    n_clusters = len(probs[0])
+    entropy = 0.0
+    for cluster in range(n_clusters):
+        mean = 0.0
+        for row in probs:
+            mean += row[cluster] / len(probs)
+        if mean > 0:
+            entropy -= mean * math.log(mean)
+    return math.log(n_clusters) - entropy
+
+
+# Against plain loops
+
+
+@PRECISIONS
+@pytest.mark.parametrize(("n_images", "n_clusters"), [(1, 2), (7, 3), (64, 50)])
+def test_losses_equal_plain_loops(n_images: int, n_clusters: int, dtype: torch.dtype) -> None:
+    anchors, others = (
+        draw_log_probs(n_images, n_clusters, seed=seed, dtype=dtype) for seed in (1, 2)
+    )
+    similarities = log_similarity(anchors, others).exp().tolist()
+    assert similarities == pytest.approx(reference_similarities(anchors, others), abs=1e-6)
+    for ours, reference in (
+        (positive_loss(anchors, others), reference_positive_loss(anchors, others)),
+        (negative_loss(anchors, others), reference_negative_loss(anchors, others)),
+        (entropy_loss(anchors), reference_entropy_loss(anchors)),
+    ):
+        assert ours.dtype == dtype
+        assert ours.shape == ()
+        assert float(ours) == pytest.approx(reference, rel=1e-6, abs=1e-6)
+
+
+@PAIR_LOSSES
+def test_gradients_of_pair_losses(loss: PairLoss) -> None:
+    anchors, others = (draw_log_probs(5, 4, seed=seed).requires_grad_() for seed in (1, 2))
+    assert torch.autograd.gradcheck(loss, (anchors, others))
+
+
+def test_gradient_of_the_entropy_loss() -> None:
+    assert torch.autograd.gradcheck(entropy_loss, (draw_log_probs(5, 4).requires_grad_(),))
+
+
+# Laws
+
+
+@PAIR_LOSSES
+@settings(max_examples=20, deadline=None)
+@given(
+    seeds=st.tuples(st.integers(0, 99), st.integers(0, 99)), shape=st.sampled_from([(1, 2), (9, 5)])
+)
+def test_pair_losses_are_symmetric_and_not_negative(
+    loss: PairLoss, seeds: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    anchors, others = (draw_log_probs(*shape, seed=seed) for seed in seeds)
+    torch.testing.assert_close(loss(anchors, others), loss(others, anchors))
+    assert float(loss(anchors, others)) >= -1e-12  # 0 up to rounding
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), shape=st.sampled_from([(1, 2), (9, 5), (40, 3)]))
+def test_entropy_loss_lies_between_0_and_log_k(seed: int, shape: tuple[int, int]) -> None:
+    assert (
+        -1e-12
+        <= float(entropy_loss(draw_log_probs(*shape, seed=seed)))
+        <= math.log(shape[1]) + 1e-12
+    )
+
+
+def test_permuting_clusters_changes_nothing() -> None:
+    anchors, others = draw_log_probs(9, 6, seed=1), draw_log_probs(9, 6, seed=2)
+    order = torch.tensor([3, 5, 0, 1, 4, 2])
+    for loss in (positive_loss, negative_loss):
+        torch.testing.assert_close(loss(anchors[:, order], others[:, order]), loss(anchors, others))
+    torch.testing.assert_close(entropy_loss(anchors[:, order]), entropy_loss(anchors))
+
+
+def test_permuting_pairs_changes_nothing() -> None:
+    anchors, others = draw_log_probs(9, 6, seed=1), draw_log_probs(9, 6, seed=2)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    for loss in (positive_loss, negative_loss):
+        torch.testing.assert_close(loss(anchors[order], others[order]), loss(anchors, others))
+    torch.testing.assert_close(entropy_loss(anchors[order]), entropy_loss(anchors))
+
+
+@PRECISIONS
+def test_entropy_loss_at_its_ends(dtype: torch.dtype) -> None:
+    uniform = torch.full((4, 5), -math.log(5), dtype=dtype)
+    even = one_hot([0, 1, 2, 3, 4], 5).to(dtype)
+    collapsed = one_hot([2, 2, 2, 2], 5).to(dtype)
+    assert float(entropy_loss(uniform)) == pytest.approx(0, abs=1e-6)
+    assert float(entropy_loss(even)) == pytest.approx(0, abs=1e-6)
+    assert float(entropy_loss(collapsed)) == pytest.approx(math.log(5), rel=1e-6)
+
+
+def test_certain_pairs_reach_the_ends_of_the_pair_losses() -> None:
+    first, second = one_hot([0, 1], 3), one_hot([1, 2], 3)
+    assert float(positive_loss(first, first)) == 0
+    assert float(positive_loss(first, second)) == pytest.approx(1000, rel=1e-3)  # no floor
+    assert float(negative_loss(first, second)) == 0
+    assert float(negative_loss(first, first)) == pytest.approx(-math.log(1e-6), rel=0.05)
+
+
+@pytest.mark.parametrize("logit", [1e2, 1e4, 1e30])
+@pytest.mark.parametrize("clusters", list(product([0, 1], repeat=2)))
+def test_gradients_stay_finite_at_extreme_logits(logit: float, clusters: tuple[int, int]) -> None:
+    for loss in (positive_loss, negative_loss, lambda anchors, _: entropy_loss(anchors)):
+        logits = (logit * torch.eye(3)[list(clusters)]).requires_grad_()
+        log_probs = torch.log_softmax(logits, dim=1)
+        value = loss(log_probs[:1], log_probs[1:])
+        value.backward()
+        assert torch.isfinite(value)
+        assert logits.grad is not None
+        assert torch.isfinite(logits.grad).all()
+
+
+def test_positive_loss_keeps_its_gradient_where_no_cluster_is_shared() -> None:
+    logits = (50.0 * torch.eye(2)).requires_grad_()
+    log_probs = torch.log_softmax(logits, dim=1)
+    positive_loss(log_probs[:1], log_probs[1:]).backward()
+    assert logits.grad is not None
+    assert float(logits.grad.abs().sum()) > 0.1

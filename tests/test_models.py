@@ -1,0 +1,100 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from unic.models import Model, load_model, make_model, save_model
+
+DESCRIPTIONS: list[dict[str, Any]] = [
+    {
+        "name": "vit_tiny_patch16_224",
+        "options": {"img_size": 32, "patch_size": 8, "depth": 2},
+        "image_size": 32,
+        "n_clusters": 7,
+        "head_width": 16,
+    },
+    {
+        "name": "test_resnet",
+        "options": {},
+        "image_size": 32,
+        "n_clusters": 3,
+        "head_width": 8,
+    },
+]
+
+
+def trained(description: dict[str, Any]) -> Model:
+    """A model none of whose weights or running statistics are the first ones."""
+    model = make_model(description, weights="random", seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for module in model:
+            for tensor in module.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.add_(0.1 * torch.rand(tensor.shape, generator=generator))
+    return model
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_model(
+        tmp_path / "model.safetensors", trained(DESCRIPTIONS[1]), description=DESCRIPTIONS[1]
+    )
+    return tmp_path / "model.safetensors"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda d: d["name"])
+def test_a_model_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: Path) -> None:
+    model = trained(description)
+    save_model(tmp_path / "made" / "model.safetensors", model, description=description)
+    loaded = load_model(tmp_path / "made" / "model.safetensors")
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    features = model.backbone(images)
+    assert torch.equal(loaded.backbone(images), features)
+    assert torch.equal(loaded.head(features), model.head(features))
+    assert loaded.head(features).shape == (4, description["n_clusters"])
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["model.safetensors"]
+
+
+def test_saving_twice_writes_the_same_bytes(saved: Path) -> None:
+    first = saved.read_bytes()
+    save_model(saved, load_model(saved), description=DESCRIPTIONS[1])
+    assert saved.read_bytes() == first
+
+
+def test_the_seed_decides_the_head_and_not_the_backbone() -> None:
+    first, again, other = (
+        make_model(DESCRIPTIONS[1], weights="random", seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.head[0].weight, again.head[0].weight)
+    assert not torch.equal(first.head[0].weight, other.head[0].weight)
+    for a, b in zip(first.backbone.parameters(), other.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_refuses_a_foreign_file(saved: Path) -> None:
+    save_file(load_file(saved), saved.with_name("foreign.safetensors"))
+    with pytest.raises(ValueError, match=r"foreign\.safetensors must be a model written by UNIC"):
+        load_model(saved.with_name("foreign.safetensors"))
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_refuses_a_truncated_file(kept: int, saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=re.escape(f"{saved} must be a model written by UNIC")):
+        load_model(saved)
+
+
+def test_refuses_weights_that_do_not_fit_the_description(saved: Path) -> None:
+    save_model(saved, load_model(saved), description=DESCRIPTIONS[1] | {"n_clusters": 5})
+    with pytest.raises(ValueError, match=r"2\.weight of shape \(3, 8\) where \(5, 8\) is needed"):
+        load_model(saved)
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.safetensors"):
+        load_model(tmp_path / "absent.safetensors")

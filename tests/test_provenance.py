@@ -1,0 +1,190 @@
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from unic import provenance
+from unic.provenance import code_digest, image_digest, imported_modules
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "workflow" / "scripts"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package that may be edited."""
+    copy = tmp_path / "unic"
+    shutil.copytree(ROOT / "unic", copy, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    monkeypatch.setattr(provenance, "PACKAGE", copy)
+    provenance._imports.cache_clear()
+    yield copy
+    provenance._imports.cache_clear()
+
+
+def edit(path: Path, text: str = "\n# edited\n") -> None:
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+    provenance._imports.cache_clear()
+
+
+def copy_script(folder: Path, name: str = "finetune.py") -> Path:
+    return Path(shutil.copy(SCRIPTS / name, folder / name))
+
+
+# Which modules count
+
+
+@pytest.mark.parametrize(
+    ("script", "covered"),
+    [
+        ("finetune.py", True),
+        ("mine_neighbors.py", False),
+        ("clean_neighbors.py", False),
+        ("index_negatives.py", False),
+        ("extract_features.py", False),
+        ("pretrain.py", False),
+        ("evaluate.py", False),
+    ],
+)
+def test_only_training_depends_on_the_losses(script: str, covered: bool) -> None:
+    assert ("unic/losses.py" in imported_modules(SCRIPTS / script)) == covered
+
+
+def test_every_script_is_covered_as_its_imports_say() -> None:
+    scripts = sorted(SCRIPTS.glob("*.py"))
+    assert scripts
+    for script in scripts:
+        modules = imported_modules(script)
+        assert {"unic/__init__.py", "unic/jobs.py"} <= set(modules), script
+        assert all((ROOT / module).is_file() for module in modules)
+
+
+def test_packages_above_a_module_and_indirect_imports_count() -> None:
+    modules = imported_modules(SCRIPTS / "finetune.py")
+    assert {"unic/data/__init__.py", "unic/data/loaders.py", "unic/data/views.py"} <= set(modules)
+    assert "unic/files.py" in modules  # by way of unic.finetuning and others
+    assert modules == sorted(set(modules))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import unic.losses",
+        "import numpy, unic.losses as losses",
+        "from unic import losses",
+        "from unic.losses import entropy_loss",
+        "def f():\n    from unic.losses import entropy_loss",
+    ],
+)
+def test_every_form_of_import_counts(tmp_path: Path, statement: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(statement)
+    assert imported_modules(script) == ["unic/__init__.py", "unic/losses.py"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["from .losses import entropy_loss", "from . import losses", "from ..unic import losses"],
+)
+def test_relative_imports_count(package: Path, statement: str) -> None:
+    (package / "new.py").write_text(statement)
+    script = package.parent / "script.py"
+    script.write_text("import unic.new")
+    assert imported_modules(script) == ["unic/__init__.py", "unic/losses.py", "unic/new.py"]
+
+
+def test_other_packages_do_not_count(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import numpy\nimport unicorn.losses\nfrom os import path\n")
+    assert imported_modules(script) == []
+
+
+# What changes a digest
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "losses.py",
+        "files.py",
+        "mining/__init__.py",
+        "data/views.py",
+        "data/__init__.py",
+        "__init__.py",
+    ],
+        "losses.py",
+        "files.py",
+        "mining/__init__.py",
+        "data/views.py",
+        "data/__init__.py",
+        "__init__.py",
+    ],
+)
+def test_an_edited_module_changes_the_digests_of_its_users_alone(
+    package: Path, tmp_path: Path, module: str
+) -> None:
+    scripts = [copy_script(tmp_path, path.name) for path in sorted(SCRIPTS.glob("*.py"))]
+    before = {script: code_digest(script) for script in scripts}
+    users = {script for script in scripts if f"unic/{module}" in imported_modules(script)}
+    edit(package / module)
+    changed = {script for script in scripts if code_digest(script) != before[script]}
+    assert changed == users
+    assert changed
+
+
+def test_an_edited_script_changes_its_digest(package: Path, tmp_path: Path) -> None:
+    del package
+    script = copy_script(tmp_path)
+    before = code_digest(script)
+    edit(script)
+    assert code_digest(script) != before
+
+
+def test_a_new_import_is_followed(package: Path, tmp_path: Path) -> None:
+    script = copy_script(tmp_path, "mine_neighbors.py")
+    edit(package / "mining/__init__.py", "\nimport unic.losses\n")
+    before = code_digest(script)
+    edit(package / "losses.py")
+    assert code_digest(script) != before
+
+
+def test_modules_that_import_each_other_end(package: Path, tmp_path: Path) -> None:
+    edit(package / "losses.py", "\nimport unic.finetuning\n")
+    assert "unic/losses.py" in imported_modules(copy_script(tmp_path))
+
+
+def test_touching_changes_nothing(package: Path, tmp_path: Path) -> None:
+    script = copy_script(tmp_path)
+    before = code_digest(script)
+    for path in [script, *package.rglob("*.py")]:
+        os.utime(path, (0, 0))
+    provenance._imports.cache_clear()
+    assert code_digest(script) == before
+
+
+def test_where_the_code_lies_changes_nothing(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = code_digest(copy_script(tmp_path))
+    (tmp_path / "deep").mkdir()
+    monkeypatch.setattr(provenance, "PACKAGE", package.rename(tmp_path / "deep" / "unic"))
+    assert code_digest(copy_script(tmp_path / "deep")) == here
+
+
+def test_digests_are_16_hexadecimal_digits() -> None:
+    for digest in (code_digest(SCRIPTS / "finetune.py"), image_digest(["a"])):
+        assert len(digest) == 16
+        int(digest, 16)
+
+
+# Images
+
+
+def test_equal_images_have_equal_digests() -> None:
+    assert image_digest(["a", "ü", "日本"]) == image_digest(iter(["a", "ü", "日本"]))
+
+
+@pytest.mark.parametrize("other", [["b", "a"], ["a"], ["ab"], ["a", "b", ""], ["", "a", "b"], []])
+def test_other_images_have_other_digests(other: list[str]) -> None:
+    assert image_digest(other) != image_digest(["a", "b"])

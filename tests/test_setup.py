@@ -1,0 +1,62 @@
+"""The ways to set the project up agree with one another."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+CONDA_NAMES = {
+    "pytorch-gpu": "torch",
+    "matplotlib-base": "matplotlib",
+    "faiss-gpu": "faiss-gpu-cu12",
+}
+
+
+def specifiers(requirements: list[str]) -> dict[str, str]:
+    parsed = map(Requirement, requirements)
+    return {requirement.name: str(requirement.specifier) for requirement in parsed}
+
+
+def test_conda_environment_has_the_packages_of_pyproject() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    found = {}
+    for line in environment["dependencies"]:
+        name, _, specifier = line.partition(" ")
+        found[CONDA_NAMES.get(name, name)] = specifier
+    python = ",".join(sorted(found.pop("python").split(",")))
+    assert python == ",".join(sorted(PROJECT["requires-python"].split(",")))
+    pytest_only = {k: v for k, v in specifiers(EXTRAS["dev"]).items() if k == "pytest"}
+    expected = specifiers(PROJECT["dependencies"]) | specifiers(EXTRAS["gpu"]) | pytest_only
+    assert found == expected
+
+
+def test_every_rule_points_to_the_conda_environment() -> None:
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        text = path.read_text()
+        rules = re.findall(r"^rule \w+:", text, re.MULTILINE)
+        assert text.count('"../../environment.yml"') == len(rules)
+
+
+def test_requirements_pin_every_package_and_name_no_address() -> None:
+    text = (ROOT / "requirements.txt").read_text()
+    assert "://" not in text
+    assert "--" not in text
+    pins = {}
+    for line in text.splitlines():
+        requirement = Requirement(line)
+        assert re.fullmatch(r"==[^*]+", str(requirement.specifier)), line
+        pins.setdefault(requirement.name, []).append(str(requirement.specifier)[2:])
+    wanted = PROJECT["dependencies"] + EXTRAS["cpu"] + EXTRAS["dev"]
+    for requirement in map(Requirement, wanted):
+        assert all(requirement.specifier.contains(v) for v in pins[requirement.name]), requirement
+
+
+def test_every_example_of_the_default_profile_is_read() -> None:
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    assert profile["resources"] == {"gpu": 1}
+    assert "code" not in profile["rerun-triggers"]

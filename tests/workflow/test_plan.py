@@ -1,0 +1,95 @@
+"""What Snakemake would run: in a fresh clone, after a run, and after each kind of change."""
+
+import re
+
+import pytest
+
+from tests.workflow.project import Project
+
+pytestmark = pytest.mark.workflow
+TARGET = "results/tiny/metrics.json"
+DIGITS = "config/experiments/digits.yaml"
+AFTER_TRAINING = {
+    "predict": 1,
+    "evaluate": 1,
+    "cluster_features": 1,  # of the finetuned features
+    "summarize": 1,
+}
+
+
+def edit(project: Project, path: str, pattern: str, replacement: str) -> None:
+    file = project.folder / path
+    text, n_changes = re.subn(pattern, replacement, file.read_text(), count=1)
+    assert n_changes == 1
+    file.write_text(text)
+
+
+def test_fresh_clone_plans_imagenet200_without_data(fresh_project: Project) -> None:
+    assert fresh_project.plan("results/imagenet200/metrics.json") == {
+        "index_images": 1,
+        "split_labels": 1,
+        "extract_features": 1,
+        "mine_neighbors": 1,
+        "clean_neighbors": 1,
+        "index_negatives": 1,
+        "finetune": 3,
+        "predict": 3,
+        "evaluate": 1,
+        "cluster_features": 2,
+        "summarize": 1,
+    }
+
+
+def test_every_experiment_plans_and_gcd_shares_mining(fresh_project: Project) -> None:
+    planned = fresh_project.plan("all")
+    assert planned["summarize"] > 5
+    both = fresh_project.plan("results/digits/metrics.json", "results/digits_gcd/metrics.json")
+    assert both["mine_neighbors"] == both["extract_features"] == 1
+    assert both["index_negatives"] == 2
+    assert both["finetune"] == 6
+
+
+def test_second_run_does_nothing(finished_project: Project) -> None:
+    assert finished_project.plan(TARGET) == {}
+
+
+def test_touched_files_rerun_nothing(finished_project: Project) -> None:
+    for path in finished_project.folder.rglob("*.py"):
+        path.touch()
+    assert finished_project.plan(TARGET) == {}
+
+
+def test_new_eta_reruns_cleaning_and_later(edited_project: Project) -> None:
+    edit(
+        edited_project,
+        DIGITS,
+        r"max_union_size: \d+",
+        "max_union_size: 90",
+    )
+    assert edited_project.plan(TARGET) == {"clean_neighbors": 1, "finetune": 1} | AFTER_TRAINING
+
+
+def test_edited_losses_rerun_finetuning_and_later(edited_project: Project) -> None:
+    with (edited_project.folder / "unic/losses.py").open("a") as file:
+        file.write("\nEDITED = True\n")
+    assert edited_project.plan(TARGET) == {"finetune": 1} | AFTER_TRAINING
+
+
+def test_edited_readme_reruns_nothing(edited_project: Project) -> None:
+    with (edited_project.folder / "README.md").open("a") as file:
+        file.write("\nEdited.\n")
+    assert edited_project.plan(TARGET) == {}
+
+
+def test_edited_mining_reruns_mining_and_later(edited_project: Project) -> None:
+    with (edited_project.folder / "unic/mining/__init__.py").open("a") as file:
+        file.write("\nEDITED = True\n")
+    planned = edited_project.plan(TARGET)
+    assert {"mine_neighbors", "index_negatives", "clean_neighbors", "finetune"} <= set(planned)
+    assert not {"index_images", "split_labels", "extract_features"} & set(planned)
+
+
+def test_new_device_and_threads_rerun_nothing(edited_project: Project) -> None:
+    edit(edited_project, DIGITS, r"device: cpu", "device: auto")
+    edit(edited_project, DIGITS, r"threads: 1", "threads: 2")
+    assert edited_project.plan(TARGET) == {}

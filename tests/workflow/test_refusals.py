@@ -1,0 +1,47 @@
+"""Wrong inputs: one clear error before anything is computed."""
+
+import pytest
+import torch
+
+from tests.workflow.project import Project
+
+pytestmark = pytest.mark.workflow
+TARGET = "results/tiny/metrics.json"
+
+
+def test_missing_imagenet_is_one_clear_error(fresh_project: Project) -> None:
+    finished = fresh_project.snakemake("--cores", "2", "results/imagenet200/metrics.json")
+    assert finished.returncode != 0
+    errors = [line for line in finished.stderr.splitlines() if line.startswith("unic: error:")]
+    assert len(errors) == 1
+    assert "200 of its 200 class folders are missing in data/imagenet/train" in errors[0]
+    assert "data/imagenet/val/n01440764/ILSVRC2012_val_00000293.JPEG" in finished.stderr
+    assert "image-net.org" in finished.stderr
+    assert not list(fresh_project.folder.glob("results/**/*.zarr/zarr.json"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("cleaning: {max_union_sice: 3}", "did you mean max_union_size?"),
+        ("neighbors: {far_rank: 1438}", "must be below the 1438 training images, got 1438"),
+    ],
+)
+def test_wrong_settings(fresh_project: Project, setting: str, message: str) -> None:
+    text = f"experiments:\n  tiny:\n    base: digits\n    seeds: [0]\n    {setting}\n"
+    (fresh_project.folder / "config" / "tiny.yaml").write_text(text)
+    check_refusal(fresh_project, message)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_without_a_gpu(fresh_project: Project) -> None:
+    settings = fresh_project.folder / "config/experiments/digits.yaml"
+    settings.write_text(settings.read_text().replace("device: cpu", "device: cuda"))
+    check_refusal(fresh_project, "cpu or auto on a machine without a CUDA GPU, got cuda")
+
+
+def check_refusal(project: Project, message: str) -> None:
+    finished = project.snakemake("--cores", "2", TARGET)
+    assert finished.returncode != 0
+    assert message in finished.stdout + finished.stderr
+    assert not list(project.folder.glob("results/**/features.zarr/zarr.json"))

@@ -1,0 +1,100 @@
+"""The summary of an experiment, metrics.json, and the predictions that its report shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import unic
+from unic.evaluation import Scores, Truth
+from unic.store import Store
+
+
+class Shown(NamedTuple):
+    """The predictions that a report shows: one seed, one split."""
+
+    predictions: pd.DataFrame
+    labels: NDArray[np.int64] | None
+    class_names: list[str] | None
+    seed: int
+    split: str
+
+
+def summarize(
+    scores: Mapping[str, Scores],
+    truth: Truth,
+    positives: Store,
+    *,
+    experiment: str,
+    n_clusters: int,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """Gather what an experiment found: mean, std and values over seeds of every method.
+
+    Args:
+        scores: Method to seed to split to name to value.
+        truth: Truth about the images.
+        positives: Store of cleaned neighbors.
+        experiment: Name of the experiment.
+        n_clusters: K.
+        seeds: The seeds, in the order of the values.
+    """
+    parameters = positives.attributes["parameters"]
+    return {
+        "experiment": experiment,
+        "task": "gcd" if truth.is_gcd else "clustering",
+        "version": unic.__version__,
+        "n_images": {split: len(ids) for split, ids in truth.image_ids.items()},
+        "n_clusters": n_clusters,
+        "n_classes": len(truth.class_names) or None,
+        "n_labeled": int(truth.is_labeled.sum()),
+        "seeds": list(seeds),
+        "methods": {m: summarize_seeds(found, seeds) for m, found in scores.items()},
+        "neighbors": {
+            "n_neighbors": parameters["n_neighbors"],
+            "far_rank": parameters["far_rank"],
+            "max_union_size": parameters["max_union_size"],
+            "clean_fraction": float(positives.read("is_clean").mean()),
+        },
+    }
+
+
+def summarize_seeds(scores: Scores, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Mean, standard deviation (``n - 1``; 0 of a single seed) and values over seeds.
+
+    Args:
+        scores: Seed to split to name to value.
+        seeds: Which seeds, in which order.
+
+    Returns:
+        Split to name to ``mean``, ``std`` and ``values``.
+    """
+    each = [scores[str(seed)] for seed in seeds]
+    return {
+        split: {name: _mean_and_std([of_seed[split][name] for of_seed in each]) for name in names}
+        for split, names in each[0].items()
+    }
+
+
+def choose_shown(predictions: pd.DataFrame, truth: Truth) -> Shown:
+    """Take the split that the protocol scores: test, unlabeled for GCD, else train."""
+    split = "test" if "test" in truth.image_ids and not truth.is_gcd else "train"
+    rows = predictions[predictions["split"] == split].reset_index(drop=True)
+    labels = None if truth.labels is None else truth.labels[split]
+    if truth.is_gcd:
+        rows = rows[~truth.is_labeled].reset_index(drop=True)
+        labels = labels[~truth.is_labeled] if labels is not None else None
+    return Shown(
+        predictions=rows,
+        labels=labels,
+        class_names=truth.class_names or None,
+        seed=int(predictions["seed"].iloc[0]),
+        split="unlabeled" if truth.is_gcd else split,
+    )
+
+
+def _mean_and_std(values: Sequence[float]) -> dict[str, Any]:
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "std": std, "values": list(values)}

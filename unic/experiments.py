@@ -1,0 +1,228 @@
+"""Experiments: settings resolved from base to base, checked, and stages shared between them."""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError, best_match
+
+Settings = dict[str, Any]
+
+
+class Stage(NamedTuple):
+    """What a stage depends on: its own settings (dotted keys) and the stages before it."""
+
+    settings: tuple[str, ...]
+    after: tuple[str, ...] = ()
+
+
+VIEW = ("data.image_size", "data.crop_pct", "data.mean", "data.std")
+STAGES = {
+    "index_images": Stage(
+        ("data.name", "data.root", "data.label_file", "n_clusters", "neighbors.far_rank")
+    ),
+    "split_labels": Stage(("data.name", "data.root", "data.label_file", "gcd")),
+    "pretrain": Stage(
+        ("data.name", "data.root", *VIEW, "backbone.name", "backbone.options", "pretraining")
+    ),
+    "extract_features": Stage(("data.name", "data.root", *VIEW, "backbone"), ("pretrain",)),
+    "mine_neighbors": Stage(("neighbors",), ("extract_features",)),
+    "clean_neighbors": Stage(("cleaning",), ("mine_neighbors",)),
+    "index_negatives": Stage(("negatives",), ("mine_neighbors", "split_labels")),
+    "finetune": Stage(
+        ("finetuning", "n_clusters"), ("clean_neighbors", "index_negatives", "split_labels")
+    ),
+    "predict": Stage((), ("finetune",)),
+    "extract_pixels": Stage(("data.name", "data.root", *VIEW)),
+    "cluster_pixels": Stage(("kmeans", "n_clusters", "seeds"), ("extract_pixels",)),
+    "cluster_features": Stage(("kmeans", "n_clusters", "seeds"), ("extract_features",)),
+    "cluster_finetuned": Stage(("kmeans", "n_clusters", "seeds"), ("predict",)),
+}
+
+
+def resolve_experiments(
+    config: Mapping[str, Any], schema: Mapping[str, Any]
+) -> dict[str, Settings]:
+    """Check a configuration and fill in every setting of every experiment.
+
+    Args:
+        config: The merged configuration files, with ``experiments`` and maybe ``defaults``.
+        schema: ``config.schema.yaml``.
+
+    Returns:
+        Name of the experiment to its complete settings, without ``base``.
+
+    Raises:
+        ValueError: If a key is unknown, a value is not of its type or range, a base is missing
+            or goes in a circle, or settings contradict each other; names the key.
+    """
+    _check(config, schema, "config")
+    experiments, defaults = config["experiments"], config.get("defaults") or {}
+    if defaults.get("base") is not None:
+        raise ValueError("config: defaults must not have a base")
+    resolved = {}
+    for name in _bases_first(experiments):
+        settings = _merged(_schema_defaults(schema["$defs"]["experiment"]), defaults)
+        for link in reversed(_lineage(name, experiments)):
+            settings = _merged(settings, experiments[link])
+        settings.pop("base")
+        if settings["gcd"] is not None:
+            gcd_schema = schema["$defs"]["experiment"]["properties"]["gcd"]["oneOf"][1]
+            settings["gcd"] = _merged(_schema_defaults(gcd_schema), settings["gcd"])
+        _check_together(f"config: experiments.{name}", settings)
+        resolved[name] = settings
+    return resolved
+
+
+def setting(settings: Settings, key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def stage_settings(settings: Settings, stage: str) -> Settings:
+    """Everything that a stage's result depends on, through all stages before it."""
+    keys = {key: setting(settings, key) for key in STAGES[stage].settings}
+    for earlier in STAGES[stage].after:
+        if earlier != "pretrain" or settings["backbone"]["weights"] == "pretrain":
+            keys |= stage_settings(settings, earlier)
+    return keys
+
+
+def stage_owner(experiments: Mapping[str, Settings], name: str, stage: str) -> str:
+    """The experiment whose folder holds a stage's result for an experiment.
+
+    Experiments that agree in all that the stage depends on share one result; it belongs to the
+    first of them: a base before those that start from it, else in the order of the configuration.
+
+    Raises:
+        ValueError: If there is no such experiment.
+    """
+    if name not in experiments:
+        raise ValueError(_unknown("experiment", name, experiments))
+    wanted = _key(experiments[name], stage)
+    return next(other for other in experiments if _key(experiments[other], stage) == wanted)
+
+
+def _key(settings: Settings, stage: str) -> str:
+    return json.dumps(stage_settings(settings, stage), sort_keys=True)
+
+
+def _bases_first(experiments: Mapping[str, Any]) -> list[str]:
+    """Names in the order of the configuration, but each after its base."""
+    lineages = [reversed(_lineage(name, experiments)) for name in experiments]
+    return list(dict.fromkeys(name for lineage in lineages for name in lineage))
+
+
+def _lineage(name: str, experiments: Mapping[str, Any]) -> list[str]:
+    """The experiment, its base, the base of that, and so on."""
+    lineage = [name]
+    while (base := experiments[lineage[-1]].get("base")) is not None:
+        if base not in experiments:
+            raise ValueError(
+                f"config: experiments.{lineage[-1]}.base: "
+                + _unknown("experiment", base, experiments)
+            )
+        if base in lineage:
+            raise ValueError(
+                f"config: bases must not go in a circle, got {' -> '.join([*lineage, base])}"
+            )
+        lineage.append(base)
+    return lineage
+
+
+def _merged(settings: Mapping[str, Any], override: Mapping[str, Any]) -> Settings:
+    """Sections are merged key by key; anything else, backbone options too, is replaced."""
+    merged = dict(settings)
+    for key, value in override.items():
+        old = merged.get(key)
+        nested = isinstance(old, dict) and isinstance(value, dict) and key != "options"
+        merged[key] = _merged(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def _schema_defaults(schema: Mapping[str, Any]) -> Settings:
+    """The default of every key of an object schema, sections filled."""
+    defaults = {}
+    for key, sub in schema.get("properties", {}).items():
+        if "properties" in sub:
+            defaults[key] = _schema_defaults(sub)
+        elif "default" in sub:
+            defaults[key] = sub["default"]
+    return defaults
+
+
+def _check(config: Mapping[str, Any], schema: Mapping[str, Any], where: str) -> None:
+    error = best_match(_Validator(schema).iter_errors(config))
+    if error is not None:
+        path = ".".join(map(str, error.absolute_path))
+        raise ValueError(f"{where}: {_explain(error, path)}")
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: Any, value: Any) -> bool:
+    return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+# JSON Schema takes 4.0 for an integer, and YAML's .nan and .inf would pass for numbers.
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
+
+
+def _explain(error: ValidationError, path: str) -> str:
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        unknown = next(key for key in error.instance if key not in known)
+        return _unknown("key", f"{path}.{unknown}".lstrip("."), known)
+    if error.validator == "type" and _is_exponent(error.instance):
+        return f"{path}: {error.message} (YAML reads 1e-4 as text, write 1.0e-4)"
+    described = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    return f"{path}: {error.message}".removeprefix(": ") + (
+        f" ({described.strip()})" if described else ""
+    )
+
+
+def _is_exponent(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value.lower()) is not None
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    last = name.rpartition(".")[2]
+    close = difflib.get_close_matches(last, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"unknown {what} {name}; {hint}"
+
+
+def _check_together(where: str, settings: Settings) -> None:
+    """What no single key's range can say."""
+    neighbors, n_clusters = settings["neighbors"], settings["n_clusters"]
+    if n_clusters is None:
+        raise ValueError(f"{where}.n_clusters must be set")
+    if neighbors["n_neighbors"] >= neighbors["far_rank"]:
+        raise ValueError(
+            f"{where}.neighbors: n_neighbors must be below far_rank, got "
+            f"{neighbors['n_neighbors']} and {neighbors['far_rank']}"
+        )
+    if settings["data"]["name"] != "digits" and settings["data"]["root"] is None:
+        raise ValueError(f"{where}.data.root must be set for data.name {settings['data']['name']}")
+    if settings["gcd"] is not None and "old_classes" not in settings["gcd"]:
+        raise ValueError(f"{where}.gcd.old_classes must be set")
+    old = settings["gcd"]["old_classes"] if settings["gcd"] else []
+    if len(old) >= n_clusters:
+        raise ValueError(
+            f"{where}.gcd.old_classes must leave new classes among the {n_clusters}, got {len(old)}"
+        )

@@ -1,0 +1,76 @@
+"""Features of images: what the backbone says of their evaluation view (Eq. 1)."""
+
+import logging
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from unic.backbones import Backbone
+from unic.data.datasets import Images
+from unic.data.loaders import ViewLoader, split_rows
+from unic.data.views import View
+
+log = logging.getLogger(__name__)
+
+
+def extract_features(
+    images: Images,
+    backbone: Backbone,
+    view: View,
+    *,
+    batch_size: int,
+    device: torch.device,
+    n_workers: int = 1,
+) -> NDArray[np.float32]:
+    """Embed every image (UNIC, Eq. 1): ``v_i = f_emb(x_i)``, unnormalized.
+
+    Args:
+        images: The images.
+        backbone: On any device; moved to ``device``.
+        view: Evaluation view.
+        batch_size: Images a batch.
+        device: Where the backbone runs.
+        n_workers: Threads that decode.
+
+    Returns:
+        Shape ``(n, d)``, float32.
+
+    Raises:
+        ValueError: If an image cannot be decoded (names the file), or a feature is not finite
+            (names the image).
+    """
+    backbone = backbone.to(device)
+    loader = ViewLoader(images, view, augmentation="none", n_workers=n_workers)
+    rows = split_rows(len(images), batch_size)
+    batches = loader.batches(rows, np.random.default_rng(0))
+    features = np.empty((len(images), backbone.n_dims), dtype=np.float32)  # (n, d)
+    shown = tqdm(batches, "features", len(rows), disable=None)
+    with torch.inference_mode():  # not around the move: the backbone may be trained afterwards
+        for batch, pixels in zip(rows, shown, strict=True):
+            features[batch] = backbone(pixels.to(device)).float().cpu().numpy()
+    check_finite(features, images)
+    log.info("features of %d images, %d dims", *features.shape)
+    return features
+
+
+def extract_pixels(images: Images, view: View, *, n_workers: int = 1) -> NDArray[np.float32]:
+    """Pixels of the evaluation view, normalized and flattened: shape ``(n, 3 s s)``, float32."""
+    loader = ViewLoader(images, view, augmentation="none", n_workers=n_workers)
+    batches = loader.batches(split_rows(len(images), 256), np.random.default_rng(0))
+    return np.concatenate([pixels.flatten(1).numpy() for pixels in batches])
+
+
+def check_finite(features: NDArray[np.float32], images: Images) -> None:
+    """Refuse features that are not finite.
+
+    Raises:
+        ValueError: Names the first image.
+    """
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise ValueError(
+            f"features must be finite, those of {len(broken)} of {len(features)} images are not, "
+            f"first row {broken[0]}, image {images.ids[broken[0]]}"
+        )

@@ -1,0 +1,57 @@
+"""What every job of the workflow does around its work: log, threads, one clear error."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import unic
+
+
+@contextmanager
+def job(log: str, *, threads: int = 1) -> Iterator[None]:
+    """Send logging to a file and to stderr, limit threads, and report an error in one line.
+
+    A wrong input (``ValueError``, ``OSError``) or setting (``FloatingPointError``) prints its
+    message alone on stderr; the full traceback goes to the log. Any other error is a fault of
+    ours and is shown whole.
+
+    Args:
+        log: File that receives the log; its folder is made.
+        threads: Upper limit for the threads of torch and BLAS, ``>= 1``.
+
+    Raises:
+        SystemExit: With status 1, in place of any error raised inside.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(log, mode="w", encoding="utf-8")
+    terminal = logging.StreamHandler(sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[file, terminal],
+        force=True,
+    )
+    logging.captureWarnings(True)
+    limit_threads(threads)
+    logging.getLogger(__name__).info("unic %s, %d threads", unic.__version__, threads)
+    try:
+        yield
+    except Exception as error:
+        with Path(log).open("a", encoding="utf-8") as stream:
+            stream.write(traceback.format_exc())
+        if isinstance(error, ValueError | OSError | FloatingPointError):
+            sys.exit(f"\nunic: error: {error}\n(traceback in {log})\n")
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def limit_threads(threads: int) -> None:
+    """Let torch, where it is loaded, and BLAS and OpenMP pools use this many threads."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)

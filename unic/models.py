@@ -1,0 +1,85 @@
+"""A trained model on disk: backbone and head in one safetensors file that describes itself."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from unic.backbones import Backbone, ClusterHead, load_backbone, load_weights
+from unic.files import whole_file
+
+
+class Model(NamedTuple):
+    """A backbone and the head on its features."""
+
+    backbone: Backbone
+    head: ClusterHead
+
+
+def make_model(description: Mapping[str, Any], *, weights: str, seed: int) -> Model:
+    """Load the backbone and draw a new head.
+
+    Args:
+        description: ``name`` and ``options`` of the backbone, ``image_size``, ``n_clusters`` and
+            ``head_width``.
+        weights: Of the backbone, see :func:`unic.backbones.load_backbone`.
+        seed: Of the head's weights.
+    """
+    backbone = load_backbone(
+        description["name"],
+        weights=weights,
+        options=description["options"],
+        image_size=description["image_size"],
+    )
+    head = ClusterHead(
+        backbone.n_dims,
+        description["n_clusters"],
+        width=description["head_width"],
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return Model(backbone, head)
+
+
+def save_model(path: str | Path, model: Model, *, description: Mapping[str, Any]) -> None:
+    """Write a model, whole or not at all.
+
+    Args:
+        path: A ``.safetensors`` file.
+        model: Backbone and head.
+        description: As for :func:`make_model`; :func:`load_model` rebuilds the model from it.
+    """
+    state = {f"backbone.{k}": v for k, v in model.backbone.model.state_dict().items()}
+    state |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    with whole_file(path) as temporary:
+        save_file(
+            tensors, temporary, metadata={"unic": json.dumps(dict(description), sort_keys=True)}
+        )
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model that :func:`save_model` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file describes no model, or the weights do not fit its description.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            described = (file.metadata() or {}).get("unic")
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} must be a model written by UNIC, cannot read it: {error}"
+        ) from None
+    if described is None:
+        raise ValueError(f"{path} must be a model written by UNIC, it describes none")
+    model = make_model(json.loads(described), weights="random", seed=0)
+    for module, prefix in ((model.backbone.model, "backbone."), (model.head, "head.")):
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        load_weights(module, part, source=str(path))
+    return model

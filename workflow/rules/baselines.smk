@@ -1,0 +1,25 @@
+rule cluster_features:
+    input:
+        features=clustered_features,
+    output:
+        predictions="results/{experiment}/baselines/kmeans_{source}.parquet",
+    log:
+        "logs/{experiment}/baselines/kmeans_{source}.log",
+    benchmark:
+        "logs/{experiment}/baselines/kmeans_{source}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        method="kmeans_{source}",
+        seeds=value("seeds"),
+        n_clusters=value("n_clusters"),
+        n_restarts=value("kmeans.n_restarts"),
+        code=script_digest("cluster_features.py"),
+    message:
+        "Running k-means on the {wildcards.source} of {wildcards.experiment}"
+    script:
+        "../scripts/cluster_features.py"

@@ -1,0 +1,141 @@
+"""Settings, shared artifacts and code digests, as input and parameter functions of the rules."""
+
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from unic.experiments import resolve_experiments, setting, stage_owner
+from unic.provenance import bundled_digest, code_digest
+
+SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
+SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
+
+try:
+    EXPERIMENTS = resolve_experiments(config, yaml.safe_load(SCHEMA.read_text()))
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    experiment="[A-Za-z0-9][A-Za-z0-9_-]*",
+    seed="[0-9]+",
+    source="features|pixels|finetuned",
+
+
+def settings_of(wildcards):
+    """All settings of the experiment of a job."""
+    if wildcards.experiment not in EXPERIMENTS:
+        known = ", ".join(EXPERIMENTS)
+        raise WorkflowError(
+            f"unknown experiment {wildcards.experiment}, known are {known}"
+        )
+    return EXPERIMENTS[wildcards.experiment]
+
+
+def value(key):
+    """The value of a setting, by its dotted key."""
+
+    def resolve(wildcards):
+        return setting(settings_of(wildcards), key)
+
+    return resolve
+
+
+def view(wildcards):
+    """How images are prepared for the backbone."""
+    data = settings_of(wildcards)["data"]
+    return {key: data[key] for key in ("image_size", "crop_pct", "mean", "std")}
+
+
+def weight_files(wildcards):
+    """The file of the backbone's weights, where it is one that is trained here or given."""
+    weights = settings_of(wildcards)["backbone"]["weights"]
+    if weights == "pretrain":
+        return {"backbone": artifact("pretrain", "backbone.safetensors")(wildcards)}
+    if weights in ("hub", "random") or weights.startswith("bundled:"):
+        return {}
+    return {"backbone": weights}
+
+
+def weights_digest(wildcards):
+    """Digest of the content of weights that come with the package."""
+    weights = settings_of(wildcards)["backbone"]["weights"]
+    return bundled_digest(weights) if weights.startswith("bundled:") else None
+
+
+def artifact(stage, path):
+    """A file of a stage, in the folder of the experiment that owns it."""
+
+    def resolve(wildcards):
+        settings_of(wildcards)
+        owner = stage_owner(
+            EXPERIMENTS, wildcards.experiment, stage.format(**wildcards)
+        )
+        return str(Path("results", owner, path)).format(**wildcards)
+
+    return resolve
+
+
+def artifact_of_seeds(stage, path):
+    """A file of a stage for every seed of the experiment."""
+
+    def resolve(wildcards):
+        seeds = settings_of(wildcards)["seeds"]
+        owner = stage_owner(EXPERIMENTS, wildcards.experiment, stage)
+        return expand(str(Path("results", owner, path)), seed=seeds)
+
+    return resolve
+
+
+def model(wildcards):
+    """What a model is rebuilt from."""
+    settings = settings_of(wildcards)
+    return {
+        "name": settings["backbone"]["name"],
+        "options": settings["backbone"]["options"],
+        "image_size": settings["data"]["image_size"],
+        "n_clusters": settings["n_clusters"],
+        "head_width": settings["finetuning"]["head_width"],
+    }
+
+
+def training(wildcards):
+    """The settings of the training itself."""
+    elsewhere = ("augmentation", "head_width")
+    finetuning = settings_of(wildcards)["finetuning"]
+    return {key: finetuning[key] for key in finetuning if key not in elsewhere}
+
+
+def clustered_features(wildcards):
+    """What a k-means baseline clusters: one store for all seeds, or one a seed."""
+    if wildcards.source == "finetuned":
+        return artifact_of_seeds("predict", "seed{seed}/features.zarr/zarr.json")(
+            wildcards
+        )
+    if wildcards.source == "pixels":
+        return [artifact("extract_pixels", "pixels.zarr/zarr.json")(wildcards)]
+    return [artifact("extract_features", "features.zarr/zarr.json")(wildcards)]
+
+
+def all_predictions(wildcards):
+    """Predictions of every seed and of every baseline of an experiment."""
+    sources = ["features", "finetuned"]
+    if settings_of(wildcards)["kmeans"]["pixels"]:
+        sources.append("pixels")
+    own = artifact_of_seeds("predict", "seed{seed}/predictions.parquet")(wildcards)
+    baselines = [
+        artifact(f"cluster_{source}", f"baselines/kmeans_{source}.parquet")(wildcards)
+        for source in sources
+    ]
+    return own + baselines
+
+
+def gpus(wildcards):
+    """How many GPUs a heavy job asks for; jobs on the CPU need not wait for one."""
+    return 0 if settings_of(wildcards)["machine"]["device"] == "cpu" else 1
+
+
+def script_digest(script):
+    """Digest of a script and all package code it imports: the stage reruns when it changes."""
+    return code_digest(SCRIPTS / script)

@@ -1,0 +1,43 @@
+rule index_images:
+    output:
+        images="results/{experiment}/images.parquet",
+    log:
+        "logs/{experiment}/index_images.log",
+    benchmark:
+        "logs/{experiment}/index_images.tsv"
+    priority: 100
+    conda:
+        "../../environment.yml"
+    params:
+        name=value("data.name"),
+        root=value("data.root"),
+        n_clusters=value("n_clusters"),
+        far_rank=value("neighbors.far_rank"),
+        code=script_digest("index_images.py"),
+    message:
+        "Listing the images of {wildcards.experiment}"
+    script:
+        "../scripts/index_images.py"
+
+
+rule split_labels:
+    input:
+        images=artifact("index_images", "images.parquet"),
+    output:
+        labels="results/{experiment}/labels.zarr/zarr.json",
+        known_labels="results/{experiment}/known_labels.zarr/zarr.json",
+    log:
+        "logs/{experiment}/split_labels.log",
+    benchmark:
+        "logs/{experiment}/split_labels.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        name=value("data.name"),
+        label_file=value("data.label_file"),
+        gcd=value("gcd"),
+        code=script_digest("split_labels.py"),
+    message:
+        "Keeping the true labels of {wildcards.experiment} apart from the known ones"
+    script:
+        "../scripts/split_labels.py"

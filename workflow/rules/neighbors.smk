@@ -1,0 +1,74 @@
+rule mine_neighbors:
+    input:
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+    output:
+        neighbors="results/{experiment}/neighbors.zarr/zarr.json",
+    log:
+        "logs/{experiment}/mine_neighbors.log",
+    benchmark:
+        "logs/{experiment}/mine_neighbors.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        n_neighbors=value("neighbors.n_neighbors"),
+        far_rank=value("neighbors.far_rank"),
+        metric=value("neighbors.metric"),
+        code=script_digest("mine_neighbors.py"),
+    message:
+        "Mining {params.n_neighbors} neighbors of every image of {wildcards.experiment}"
+    script:
+        "../scripts/mine_neighbors.py"
+
+
+rule clean_neighbors:
+    input:
+        neighbors=artifact("mine_neighbors", "neighbors.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        positives="results/{experiment}/positives.zarr/zarr.json",
+    log:
+        "logs/{experiment}/clean_neighbors.log",
+    benchmark:
+        "logs/{experiment}/clean_neighbors.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    params:
+        max_union_size=value("cleaning.max_union_size"),
+        code=script_digest("clean_neighbors.py"),
+    message:
+        "Keeping the neighbors of {wildcards.experiment} with unions of at most {params.max_union_size}"
+    script:
+        "../scripts/clean_neighbors.py"
+
+
+rule index_negatives:
+    input:
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+        neighbors=artifact("mine_neighbors", "neighbors.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        negatives="results/{experiment}/negatives.zarr/zarr.json",
+    log:
+        "logs/{experiment}/index_negatives.log",
+    benchmark:
+        "logs/{experiment}/index_negatives.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        n_negatives=value("negatives.n_negatives"),
+        exclude_known_same_label=value("negatives.exclude_known_same_label"),
+        seed=value("negatives.seed"),
+        code=script_digest("index_negatives.py"),
+    message:
+        "Drawing {params.n_negatives} negatives of every image of {wildcards.experiment}"
+    script:
+        "../scripts/index_negatives.py"

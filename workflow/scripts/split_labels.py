@@ -1,0 +1,16 @@
+"""Read true labels for evaluation, and keep apart those that training may know."""
+
+from unic.data.datasets import read_labels
+from unic.data.index import read_index
+from unic.data.splits import split_labels
+from unic.jobs import job
+from unic.store import write_known_labels, write_labels
+
+with job(snakemake.log[0]):
+    ids = read_index(snakemake.input.images)
+    annotations = read_labels(snakemake.params.name, ids, label_file=snakemake.params.label_file)
+    split = split_labels(annotations, ids, gcd=snakemake.params.gcd)
+    write_labels(
+        snakemake.output.labels, split.labels, split.is_old, ids, class_names=split.class_names
+    )
+    write_known_labels(snakemake.output.known_labels, split.known_labels, ids["train"])
