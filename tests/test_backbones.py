@@ -196,7 +196,9 @@ def test_a_mismatch_lists_keys_and_shapes() -> None:
     del state["conv1.0.weight"]
     state["layer9.weight"] = torch.zeros(1)
     state["bn1.weight"] = torch.zeros(3)
-    with pytest.raises(ValueError, match=r"weights in a\.pth must fit ResNet, but 3 of") as raised:
+    with pytest.raises(
+        ValueError, match=r"weights in a\.pth must fit ResNet, but 3 entries"
+    ) as raised:
         load_weights(make().model, state, source="a.pth")
     assert "missing conv1.0.weight; unexpected layer9.weight; " in str(raised.value)
     assert re.search(r"bn1\.weight of shape \(3,\) where \(\d+,\) is needed", str(raised.value))

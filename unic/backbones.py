@@ -197,8 +197,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, source: str)
     ]
     if problems:
         raise ValueError(
-            f"the weights in {source} must fit {type(module).__name__}, but {len(problems)} of "
-            f"{len(expected)} entries do not: {'; '.join(problems[:4])}"
+            f"the weights in {source} must fit {type(module).__name__}, but {len(problems)} "
+            f"entries do not: {'; '.join(problems[:4])}"
         )
     module.load_state_dict(found)
 
