@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m unic.cli show results/digits
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow"
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
