@@ -14,7 +14,8 @@ from unic.cleaning import Positives, PositiveSampler
 from unic.data.datasets import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
-from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories, write_history
+from unic.files import write_csv
+from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
 from unic.metrics import cluster_accuracy
 
 N_IMAGES, N_CLASSES = 64, 4
@@ -289,7 +290,7 @@ def test_histories_survive_the_files(tmp_path: Path) -> None:
     table = pd.DataFrame({"epoch": [1, 2], "loss": [0.1 + 0.2, 1 / 3], "used_clusters": [3, 4]})
     paths = [tmp_path / "seed5" / "history.csv", tmp_path / "seed7" / "history.csv"]
     for scale, path in enumerate(paths, start=1):
-        write_history(path, table.assign(loss=table["loss"] * scale))
+        write_csv(path, table.assign(loss=table["loss"] * scale))
     found = read_histories(paths, seeds=[5, 7])
     assert found["seed"].tolist() == [5, 5, 7, 7]
     assert found.index.tolist() == [0, 1, 2, 3]
@@ -298,6 +299,6 @@ def test_histories_survive_the_files(tmp_path: Path) -> None:
 
 def test_refuses_histories_without_a_seed_each(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    write_history(path, pd.DataFrame({"epoch": [1]}))
+    write_csv(path, pd.DataFrame({"epoch": [1]}))
     with pytest.raises(ValueError, match="longer"):
         read_histories([path], seeds=[0, 1])

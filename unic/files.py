@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # pandas takes a second to import, and most users of this module need none
+    import pandas as pd
 
 
 @contextmanager
@@ -53,6 +56,12 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """Read JSON that :func:`write_json` wrote."""
     content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return content
+
+
+def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV without its index, whole or not at all."""
+    with whole_file(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def temporary_sibling(path: Path) -> Path:

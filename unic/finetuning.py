@@ -16,7 +16,6 @@ from tqdm import tqdm
 from unic.backbones import Backbone, ClusterHead
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
-from unic.files import whole_file
 from unic.losses import entropy_loss, negative_loss, positive_loss
 
 log = logging.getLogger(__name__)
@@ -132,12 +131,6 @@ def finetune(
         )
         _check_epoch(history[-1], len(used))
     return pd.DataFrame(history)
-
-
-def write_history(path: str | Path, history: pd.DataFrame) -> None:
-    """Write a history as CSV, whole or not at all."""
-    with whole_file(path) as temporary:
-        history.to_csv(temporary, index=False)
 
 
 def read_histories(paths: Sequence[str | Path], *, seeds: Sequence[int]) -> pd.DataFrame:

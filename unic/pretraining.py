@@ -166,12 +166,6 @@ def writing_views(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return pixels + noise * _uniform(n, generator)
 
 
-def write_history(path: str | Path, history: pd.DataFrame) -> None:
-    """Write a history as CSV, whole or not at all."""
-    with whole_file(path) as temporary:
-        history.to_csv(temporary, index=False)
-
-
 def save_backbone(path: str | Path, backbone: Backbone) -> None:
     """Write the weights with timm's keys, whole or not at all."""
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.model.state_dict().items()}

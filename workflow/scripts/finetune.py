@@ -6,7 +6,8 @@ from unic.data.index import read_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.devices import choose_device
-from unic.finetuning import FinetuningSettings, Pairs, finetune, write_history
+from unic.files import write_csv
+from unic.finetuning import FinetuningSettings, Pairs, finetune
 from unic.jobs import job
 from unic.models import make_model, save_model
 from unic.store import check_same_images, open_store, read_all
@@ -39,5 +40,5 @@ with job(snakemake.log[0], threads=snakemake.threads):
         seed=seed,
         device=choose_device(snakemake.resources.device),
     )
-    write_history(snakemake.output.history, history)
+    write_csv(snakemake.output.history, history)
     save_model(snakemake.output.model, model, description=snakemake.params.model)

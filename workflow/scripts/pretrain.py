@@ -5,8 +5,9 @@ from unic.data.datasets import open_images
 from unic.data.index import read_index
 from unic.data.views import View
 from unic.devices import choose_device
+from unic.files import write_csv
 from unic.jobs import job
-from unic.pretraining import PretrainingSettings, pretrain, save_backbone, write_history
+from unic.pretraining import PretrainingSettings, pretrain, save_backbone
 
 with job(snakemake.log[0], threads=snakemake.threads):
     ids = read_index(snakemake.input.images)["train"]
@@ -26,5 +27,5 @@ with job(snakemake.log[0], threads=snakemake.threads):
         device=choose_device(snakemake.resources.device),
         n_workers=snakemake.threads,
     )
-    write_history(snakemake.output.history, history)
+    write_csv(snakemake.output.history, history)
     save_backbone(snakemake.output.backbone, backbone)
