@@ -1,12 +1,25 @@
 import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from unic.mining import DistanceBlocks, Neighbors, mine_neighbors
+from unic.mining import MiningStats, Neighbors, mine_neighbors
+from unic.mining.distances import ExactRows
+from unic.mining.panels import rank_panels
+from unic.mining.tiles import Operand, Ranked, _Room
+
+EXACT = MiningStats("exact", "float64", 0, 0, 0, 1.0)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -29,7 +42,7 @@ def reference(features: NDArray[np.float32], n_neighbors: int, far_rank: int) ->
         indices[i] = order[:n_neighbors]
         distances[i] = row[order[:n_neighbors]]
         far_radius[i] = row[order[far_rank]]
-    return Neighbors(indices, distances, far_radius)
+    return Neighbors(indices, distances, far_radius, EXACT)
 
 
 def random_features(n_images: int, n_dims: int, *, seed: int = 0) -> NDArray[np.float32]:
@@ -105,6 +118,217 @@ def test_takes_read_only_and_strided_features() -> None:
     assert_same(mine_neighbors(strided, n_neighbors=3, far_rank=6), expected)
 
 
+def assert_exact(mined: Neighbors, features: NDArray[np.float32], far_rank: int | None) -> None:
+    """Compare up to 800 rows with those ranked in float64, which tests above check by a sort."""
+    exact = ExactRows(features)
+    for rows in np.array_split(np.arange(len(features))[:: -(-len(features) // 800)], 4):
+        n_neighbors = mined.indices.shape[1]
+        indices, distances, far_radius = exact.nearest(
+            rows, n_neighbors=n_neighbors, far_rank=far_rank
+        )
+        np.testing.assert_array_equal(mined.indices[rows], indices)
+        np.testing.assert_array_equal(mined.distances[rows], distances)
+        if far_rank is not None:
+            np.testing.assert_array_equal(mined.far_radius[rows], far_radius)
+
+
+def clustered_features(n_images: int, n_dims: int, n_clusters: int = 20) -> NDArray[np.float32]:
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(n_clusters, n_dims))
+    noise = 0.5 * generator.normal(size=(n_images, n_dims))
+    return (centers[generator.integers(n_clusters, size=n_images)] + noise).astype(np.float32)
+
+
+def duplicated_features(n_images: int, n_dims: int) -> NDArray[np.float32]:
+    return np.repeat(random_features(-(-n_images // 7), n_dims), 7, axis=0)[:n_images]
+
+
+@pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
+@pytest.mark.parametrize(
+    ("n_images", "n_dims", "n_neighbors", "far_rank"),
+    [(3000, 8, 200, 900), (2000, 256, 50, 400), (1500, 1024, 10, 1400)],
+)
+def test_tiles_are_exact(make, n_images: int, n_dims: int, n_neighbors: int, far_rank: int) -> None:
+    features = make(n_images, n_dims)
+    mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=far_rank)
+    assert_exact(mined, features, far_rank)
+    for precision in ("bfloat16", "float32"):
+        near = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=None, precision=precision)
+        np.testing.assert_array_equal(near.indices, mined.indices)
+        np.testing.assert_array_equal(near.distances, mined.distances)
+        assert near.far_radius.shape == (0,)
+        assert near.stats.precision == precision
+
+
+def test_many_images_are_exact() -> None:
+    features = clustered_features(20_000, 64, 100)
+    mined = mine_neighbors(features, n_neighbors=50, far_rank=2500)
+    exact = ExactRows(features)
+    rows = np.random.default_rng(1).permutation(20_000)[:300]
+    indices, distances, far_radius = exact.nearest(rows, n_neighbors=50, far_rank=2500)
+    np.testing.assert_array_equal(mined.indices[rows], indices)
+    np.testing.assert_array_equal(mined.distances[rows], distances)
+    np.testing.assert_array_equal(mined.far_radius[rows], far_radius)
+    assert mined.stats.redone_float64 < 200
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    features=arrays(
+        np.float32,
+        st.tuples(st.integers(4, 40), st.integers(1, 9)),
+        elements=st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6, width=32),
+    ),
+    share=st.floats(0, 1),
+    precision=st.sampled_from(["float32", "bfloat16", None]),
+    block_size=st.sampled_from([3, 16, None]),
+)
+def test_any_features_are_ranked_as_in_float64(
+    features: NDArray[np.float32], share: float, precision: str | None, block_size: int | None
+) -> None:
+    assume((features != features[0]).any())
+    n_images = len(features)
+    far_rank = 2 + int(share * (n_images - 3))
+    n_neighbors = 1 + int(share * (far_rank - 2))
+    if precision is None:
+        mined = mine_neighbors(
+            features, n_neighbors=n_neighbors, far_rank=far_rank, block_size=block_size
+        )
+    else:
+        mined = mine_neighbors(
+            features,
+            n_neighbors=n_neighbors,
+            far_rank=None,
+            precision=precision,
+            block_size=block_size,
+        )
+    assert_exact(mined, features, far_rank if precision is None else None)
+
+
+def test_rows_that_bfloat16_cannot_settle_are_redone_and_counted() -> None:
+    # All are about equally far: hundreds come before the 20th within the error of bfloat16.
+    features = np.eye(400, dtype=np.float32) + random_features(400, 400) * np.float32(1e-4)
+    mined = mine_neighbors(features, n_neighbors=20, far_rank=None, precision="bfloat16")
+    assert_exact(mined, features, None)
+    assert mined.stats.redone_float32 == 400
+    assert mined.stats.redone_float64 == 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
+def test_products_stay_within_the_bound(make, precision: str) -> None:
+    features = make(300, 200) + np.float32(3)
+    features[5] = features.mean(axis=0)
+    features[6] *= 20
+    operand = Operand(features, np.random.default_rng(0).permutation(300), precision)
+    products = _Room(300 * 300).products(operand, slice(0, 300), slice(0, 300)).numpy()
+    centered = features[operand.order].astype(np.longdouble)
+    centered -= features.mean(axis=0, dtype=np.float64)
+    centered *= np.sqrt(2 * operand.half_scale)
+    truth = np.square(centered).sum(axis=1) / 2 - centered @ centered.T
+    screened = operand.half_norms.astype(np.float32) - products
+    bound = operand.errors[:, None] * operand.norms + operand.rounding * np.abs(products)
+    assert (np.abs(screened - truth) <= bound).all()
+
+
+@pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
+def test_panels_are_exact(make, device: str) -> None:
+    # On a CPU the same products in float32 stand in for those of tensor cores.
+    features = make(700, 48) + np.float32(2)
+    found: list[Ranked] = []
+    rank_panels(
+        features,
+        np.arange(700),
+        n_neighbors=20,
+        far_rank=300,
+        device=torch.device(device),
+        block_size=64,
+        keep=found.append,
+    )
+    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    order = np.argsort(columns[0])
+    mined = Neighbors(*(column[order] for column in columns[1:]), EXACT)
+    assert_exact(mined, features, 300)
+
+
+@pytest.mark.parametrize("engine", ["faiss_flat", "faiss_ivf", "faiss_hnsw"])
+def test_faiss_finds_what_its_recall_says(engine: str) -> None:
+    pytest.importorskip("faiss")
+    features = clustered_features(2000, 32)
+    features[100:110] = features[0]
+    mined = mine_neighbors(features, n_neighbors=10, far_rank=200, engine=engine)
+    exact = mine_neighbors(features, n_neighbors=10, far_rank=200)
+    np.testing.assert_array_equal(mined.indices[:, 0], np.arange(2000))
+    np.testing.assert_array_equal(mined.far_radius, exact.far_radius)
+    pairs = zip(mined.indices, exact.indices, strict=True)
+    recall = np.mean([len(np.intersect1d(found, true)) / 10 for found, true in pairs])
+    assert abs(mined.stats.recall - recall) < 0.05
+    assert mined.stats.recall > (0.999 if engine == "faiss_flat" else 0.8)
+    assert (np.diff(mined.distances, axis=1) >= 0).all()
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_saves_the_rows_it_holds(tmp_path: Path) -> None:
+    features = clustered_features(900, 16)
+    expected = mine_neighbors(features, n_neighbors=10, far_rank=300)
+    folder = tmp_path / "rows"
+    first = mine_neighbors(features, n_neighbors=10, far_rank=300, block_size=64, checkpoint=folder)
+    parts = sorted(folder.glob("*.npy"))
+    assert len(parts) > 8
+    assert first.stats.resumed == 0
+    for part in parts[3:]:
+        part.unlink()
+    resumed = mine_neighbors(
+        features, n_neighbors=10, far_rank=300, block_size=100, checkpoint=folder
+    )
+    assert 0 < resumed.stats.resumed < 900
+    again = mine_neighbors(features, n_neighbors=10, far_rank=300, checkpoint=folder)
+    assert again.stats.resumed == 900
+    for mined in (first, resumed, again):
+        assert_same(mined, expected)
+
+
+def test_a_killed_pass_goes_on(tmp_path: Path) -> None:
+    features = clustered_features(3000, 64)
+    np.save(tmp_path / "features.npy", features)
+    folder = tmp_path / "rows"
+    script = (
+        "import sys, numpy as np; from pathlib import Path; from unic.mining import mine_neighbors;"
+        "mine_neighbors(np.load(sys.argv[1]), n_neighbors=10, far_rank=300, block_size=200,"
+        "checkpoint=Path(sys.argv[2]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "features.npy"), str(folder)],
+        stderr=subprocess.DEVNULL,
+    )
+    while len(list(folder.glob("*.npy"))) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    mined = mine_neighbors(features, n_neighbors=10, far_rank=300, checkpoint=folder)
+    assert 0 < mined.stats.resumed < 3000
+    assert_same(mined, mine_neighbors(features, n_neighbors=10, far_rank=300))
+
+
+def test_refuses_a_checkpoint_of_others(tmp_path: Path) -> None:
+    features = random_features(50, 4)
+    mine_neighbors(features, n_neighbors=3, far_rank=9, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="got n_neighbors 3 instead of 4"):
+        mine_neighbors(features, n_neighbors=4, far_rank=9, checkpoint=tmp_path)
+    features[0, 0] += 1
+    with pytest.raises(ValueError, match="same features and parameters, got features"):
+        mine_neighbors(features, n_neighbors=3, far_rank=9, checkpoint=tmp_path)
+
+
+def test_refuses_to_start_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match="must be free for the rows to come, got 1000"):
+        mine_neighbors(random_features(50, 4), n_neighbors=3, far_rank=9, checkpoint=tmp_path)
+
+
 # Laws
 
 
@@ -130,7 +354,7 @@ def test_ties_at_the_last_rank_go_to_the_lower_index(device: str) -> None:
     np.testing.assert_array_equal(mined.far_radius, np.sqrt(np.float32(2)))
 
 
-@pytest.mark.parametrize("block_size", [1, 7, 64, 500])
+@pytest.mark.parametrize("block_size", [5, 37, 64, 500])
 def test_block_size_changes_nothing(block_size: int, device: str) -> None:
     features = random_features(150, 37)
     features[100:120] = features[40:60]
@@ -167,12 +391,13 @@ def test_more_neighbors_extend_the_lists() -> None:
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_screening_stays_within_its_slack(offset: float, device: str) -> None:
     features = (random_features(100, 48) * 10 + offset).astype(np.float32)
-    blocks = DistanceBlocks(features, device=device, block_size=100)
-    screened = blocks.screen(blocks.rows[0]).cpu().numpy()
+    rows = torch.arange(100, device=device)
     exact = np.square(features.astype(np.longdouble)[:, None] - features).sum(axis=2)
+    blocks = ExactRows(features, device=device)
+    screened, slack = blocks.screen(rows).cpu().numpy(), blocks.slack(rows).cpu().numpy()
     error = np.abs(screened - exact)[~np.eye(100, dtype=bool)].reshape(100, 99)
-    assert (error <= blocks.slack.cpu().numpy()).all()
-    assert (blocks.slack.cpu().numpy() < 1e-9 * exact.max()).all()
+    assert (error <= slack).all()
+    assert (slack < 1e-9 * exact.max()).all()
 
 
 # Refusals
@@ -217,3 +442,18 @@ def test_refuses_features_that_are_not_finite() -> None:
 def test_refuses_empty_blocks() -> None:
     with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
         mine_neighbors(random_features(10, 3), n_neighbors=1, far_rank=2, block_size=0)
+
+
+def test_refuses_bfloat16_with_a_far_rank() -> None:
+    with pytest.raises(ValueError, match="got bfloat16 and far_rank=5"):
+        mine_neighbors(random_features(10, 3), n_neighbors=2, far_rank=5, precision="bfloat16")
+
+
+def test_refuses_unknown_engines_and_precisions() -> None:
+    features = random_features(10, 3)
+    with pytest.raises(ValueError, match="precision must be auto, float32 or bfloat16, got int8"):
+        mine_neighbors(features, n_neighbors=2, far_rank=5, precision="int8")
+    with pytest.raises(ValueError, match="got annoy"):
+        mine_neighbors(features, n_neighbors=2, far_rank=5, engine="annoy")
+    with pytest.raises(ValueError, match="at most n=10, got 11"):
+        mine_neighbors(features, n_neighbors=11, far_rank=None)

@@ -105,7 +105,14 @@ def test_other_packages_do_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["losses.py", "files.py", "mining.py", "data/views.py", "data/__init__.py", "__init__.py"],
+    [
+        "losses.py",
+        "files.py",
+        "mining/__init__.py",
+        "data/views.py",
+        "data/__init__.py",
+        "__init__.py",
+    ],
 )
 def test_an_edited_module_changes_the_digests_of_its_users_alone(
     package: Path, tmp_path: Path, module: str
@@ -129,7 +136,7 @@ def test_an_edited_script_changes_its_digest(package: Path, tmp_path: Path) -> N
 
 def test_a_new_import_is_followed(package: Path, tmp_path: Path) -> None:
     script = copy_script(tmp_path, "mine_neighbors.py")
-    edit(package / "mining.py", "\nimport unic.losses\n")
+    edit(package / "mining/__init__.py", "\nimport unic.losses\n")
     before = code_digest(script)
     edit(package / "losses.py")
     assert code_digest(script) != before

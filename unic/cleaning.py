@@ -3,11 +3,16 @@
 import logging
 from typing import NamedTuple
 
+import numba
 import numpy as np
+from numba import njit, prange
 from numpy.typing import NDArray
-from tqdm import tqdm
+
+from unic.mining.kernels import prefetch
 
 logger = logging.getLogger(__name__)
+
+_AHEAD = 4  # lists asked for before they are read
 
 
 class Positives(NamedTuple):
@@ -25,7 +30,7 @@ class Positives(NamedTuple):
 def clean_neighbors(
     indices: NDArray[np.int64],
     *,
-    max_union_size: float,
+    max_union_size: int,
     known_labels: NDArray[np.int64],
 ) -> Positives:
     """Keep the neighbors of the images whose neighbors agree on theirs (UNIC, Eq. 4).
@@ -40,20 +45,19 @@ def clean_neighbors(
     Args:
         indices: Shape ``(n, k)``, int64, of :class:`unic.mining.Neighbors`; column 0 is the image
             itself.
-        max_union_size: eta of the paper, a whole number of at least 1; or a fraction in (0, 1),
-            the quantile of the union sizes to be taken as eta, for data where none is known.
+        max_union_size: eta of the paper, at least 1; where none is known,
+            :func:`union_size_quantile` of :func:`union_sizes` chooses one without labels.
         known_labels: Shape ``(n,)``, int64, -1 where unknown.
 
     Raises:
-        ValueError: If ``max_union_size`` is neither, an index is out of range, or shapes differ.
+        ValueError: If ``max_union_size`` is below 1, an index is out of range, or shapes differ.
     """
-    _check_max_union_size(max_union_size)
+    if max_union_size < 1:
+        raise ValueError(f"max_union_size must be at least 1, got {max_union_size}")
     _check_indices(indices)
     n_images, n_neighbors = indices.shape
     _check_known_labels(known_labels, n_images)
     union_size = union_sizes(indices)  # (n,)
-    if max_union_size < 1:
-        max_union_size = union_size_quantile(union_size, max_union_size)
     is_clean = union_size <= max_union_size  # (n,)
     is_unlabeled = known_labels < 0  # (n,)
     logger.info(
@@ -71,33 +75,45 @@ def clean_neighbors(
     return Positives(union_size, is_clean, np.where(is_clean[:, None], indices, own))
 
 
-def union_sizes(indices: NDArray[np.int64], *, block_size: int = 1024) -> NDArray[np.int32]:
-    """Count the members of every second-order neighborhood: ``|union of N(x_j), x_j in N(x_i)|``.
+def union_sizes(indices: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Count the members ``(n,)`` of each second-order neighborhood (UNIC, Eq. 4).
+
+    Reads ``n k^2`` indices. Each thread holds one byte per image, the number of the row that met
+    the image last, so nothing is sorted; after 255 rows the bytes start over.
 
     Args:
         indices: Shape ``(n, k)``, int64, of :class:`unic.mining.Neighbors`.
-        block_size: Rows counted at a time; each takes ``k * k`` indices of memory.
-
-    Returns:
-        Shape ``(n,)``, int32, from ``k`` to ``k * k``.
 
     Raises:
         ValueError: If an index is out of range, or column 0 is not the image itself.
     """
     _check_indices(indices)
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
-    n_images = len(indices)
-    narrow = indices.astype(np.int32) if n_images <= np.iinfo(np.int32).max else indices
-    counts = np.empty(n_images, dtype=np.int32)
-    starts = range(0, n_images, block_size)
-    for start in tqdm(starts, desc="union_sizes", unit="block", disable=None):
-        first_order = indices[start : start + block_size]  # (b, k)
-        members = narrow[first_order].reshape(len(first_order), -1)  # (b, k * k)
-        members.sort(axis=1)
-        is_new = members[:, 1:] != members[:, :-1]  # (b, k * k - 1)
-        counts[start : start + block_size] = 1 + is_new.sum(axis=1)
-    return counts
+    if len(indices) > np.iinfo(np.uint32).max:
+        raise ValueError(f"indices must be of at most 2^32 - 1 images, got {len(indices)}")
+    # Unsigned, so that the compiled loop need not look for indices counted from the end.
+    sizes: NDArray[np.int32] = _count_unions(indices.astype(np.uint32), numba.get_num_threads())
+    return sizes
+
+
+def reciprocity(indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Share of the neighbors of each image that have it among theirs, itself not counted.
+
+    Args:
+        indices: Shape ``(n, k)``, int64, of :class:`unic.mining.Neighbors`.
+
+    Returns:
+        Shape ``(n,)``, float32, in [0, 1]; 1 where ``k`` is 1.
+
+    Raises:
+        ValueError: If an index is out of range, or column 0 is not the image itself.
+    """
+    _check_indices(indices)
+    mutual: NDArray[np.int32] = _count_mutual(indices)
+    n_others = indices.shape[1] - 1
+    if n_others == 0:
+        return np.ones(len(indices), dtype=np.float32)
+    share: NDArray[np.float32] = (mutual / n_others).astype(np.float32)
+    return share
 
 
 def union_size_quantile(union_size: NDArray[np.int32], quantile: float) -> int:
@@ -179,14 +195,41 @@ class PositiveSampler:
         return drawn
 
 
-def _check_max_union_size(max_union_size: float) -> None:
-    is_quantile = 0.0 < max_union_size < 1.0
-    is_size = max_union_size >= 1 and float(max_union_size).is_integer()
-    if not (is_quantile or is_size):
-        raise ValueError(
-            "max_union_size must be a whole number of at least 1 or a quantile between 0 and 1, "
-            f"got {max_union_size}"
-        )
+@njit(parallel=True, cache=True)
+def _count_unions(indices: NDArray[np.uint32], n_parts: int) -> NDArray[np.int32]:
+    n_images, n_neighbors = indices.shape
+    flat = indices.ravel()
+    sizes = np.empty(n_images, dtype=np.int32)
+    for part in prange(n_parts):
+        seen = np.zeros(n_images, dtype=np.uint8)
+        stamp = np.uint8(0)
+        for row in range(part * n_images // n_parts, (part + 1) * n_images // n_parts):
+            stamp = np.uint8(stamp + 1)
+            if stamp == 0:
+                seen[:] = 0
+                stamp = np.uint8(1)
+            size = 0
+            for place in range(n_neighbors):
+                ahead = place + _AHEAD  # runs on into the next row
+                if row * n_neighbors + ahead < flat.size:
+                    start = np.int64(flat[row * n_neighbors + ahead]) * n_neighbors
+                    for offset in range(0, n_neighbors, 16):
+                        prefetch(flat, start + offset)  # type: ignore[call-arg]
+                for member in indices[indices[row, place]]:
+                    size += seen[member] != stamp
+                    seen[member] = stamp
+            sizes[row] = size
+    return sizes
+
+
+@njit(parallel=True, cache=True)
+def _count_mutual(indices: NDArray[np.int64]) -> NDArray[np.int32]:
+    mutual = np.zeros(len(indices), dtype=np.int32)
+    for row in prange(len(indices)):
+        for neighbor in indices[row, 1:]:
+            for member in indices[neighbor, 1:]:
+                mutual[row] += member == row
+    return mutual
 
 
 def _check_indices(indices: NDArray[np.int64]) -> None:

@@ -4,13 +4,152 @@ import logging
 
 import numpy as np
 import torch
+from numba import njit, prange
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
-from unic.mining import DistanceBlocks
+from unic.mining.distances import ExactRows, check_features
+from unic.mining.kernels import squared_distance
 
 logger = logging.getLogger(__name__)
+
+_CHECKED_ROWS = 32  # on which the far radius is compared with the features
+_BLOCK_SIZE = 2**16  # anchors between two steps of the progress bar
+_TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
+_DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
+
+
+class FarSampler:
+    """Draws images uniformly from the far sets of anchors, which are stored nowhere (Eq. 3).
+
+    The far set ``Q_i[tau_2:n]`` holds the images from rank ``far_rank`` on, in the very order of
+    :func:`unic.mining.mine_neighbors`, less the images known to share the label of ``i``.
+
+    An image drawn from all is kept if it is beyond the far radius: what is kept is uniform over
+    the far set, and takes ``n / (n - tau_2)`` draws on average. The radius is rounded to float32,
+    where images a few ranks apart may agree, and images may be equally far. An anchor for which
+    such an image comes up is ranked once more in float64, by distance and index, and what is at
+    its far rank remembered.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        far_radius: NDArray[np.float32],
+        *,
+        far_rank: int,
+        known_labels: NDArray[np.int64],
+        exclude_known_same_label: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Take the features that were mined, and what came of it.
+
+        Args:
+            features: Shape ``(n, d)``, float32, those that were mined.
+            far_radius: Shape ``(n,)``, float32, of :class:`unic.mining.Neighbors`.
+            far_rank: tau_2 of the paper, the one that gave ``far_radius``.
+            known_labels: Shape ``(n,)``, int64, -1 where unknown.
+            exclude_known_same_label: Whether images known to share the anchor's label are out.
+            device: Where anchors are ranked in float64, in the words of torch.
+
+        Raises:
+            ValueError: If ``far_radius`` is not that of these features and this rank, as far as
+                some rows tell, or a shape or number is off.
+        """
+        n_images = len(check_features(features))
+        _check_arguments(n_images, far_radius, far_rank, known_labels)
+        self._features = np.ascontiguousarray(features)  # (n, d)
+        self._far_radius, self._far_rank = far_radius, far_rank
+        unlabeled = np.full(n_images, -1, dtype=np.int64)  # (n,)
+        self._labels = known_labels if exclude_known_same_label else unlabeled  # (n,)
+        self._exact = ExactRows(self._features, device=device)
+        # Squared distance and index of the image at the far rank; NaN until an anchor needs them.
+        self._edges = np.full(n_images, np.nan)  # (n,)
+        self._edge_images = np.zeros(n_images, dtype=np.int64)  # (n,)
+        stride = -(-n_images // _CHECKED_ROWS)
+        self._find_edges(np.arange(0, n_images, stride))
+
+    def sample(
+        self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw negatives of anchors, with replacement.
+
+        Args:
+            anchors: Shape ``(b,)``, int64, from 0 to n - 1.
+            n_negatives: Images drawn per anchor, at least 1.
+            generator: Source of the draws, one seed per anchor: batches do not show in the result.
+
+        Returns:
+            Shape ``(b, n_negatives)``, int64.
+
+        Raises:
+            ValueError: If an anchor is out of range or left without any far image (names it).
+        """
+        n_images = len(self._features)
+        out_of_range = anchors[(anchors < 0) | (anchors >= n_images)]
+        if out_of_range.size:
+            raise ValueError(f"anchors must be from 0 to {n_images - 1}, got {out_of_range[0]}")
+        _check_number(n_negatives)
+        seeds = generator.integers(2**64, size=len(anchors), dtype=np.uint64)  # (b,)
+        drawn = np.empty((len(anchors), n_negatives), dtype=np.int64)
+        outcome = self._draw(anchors, seeds, drawn)  # (b,)
+        is_tied = outcome == _TIED
+        if is_tied.any():
+            self._find_edges(np.unique(anchors[is_tied]))
+            again = np.empty((is_tied.sum(), n_negatives), dtype=np.int64)
+            outcome[is_tied] = self._draw(anchors[is_tied], seeds[is_tied], again)
+            drawn[is_tied] = again
+        exhausted = np.flatnonzero(outcome == _EXHAUSTED)
+        for start in range(0, len(exhausted), self._exact.block_size):
+            block = exhausted[start : start + self._exact.block_size]
+            drawn[block] = self._draw_listed(anchors[block], seeds[block], n_negatives)
+        return drawn
+
+    def _draw(
+        self, anchors: NDArray[np.int64], seeds: NDArray[np.uint64], drawn: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        outcome: NDArray[np.int64] = _draw_by_rejection(
+            self._features,
+            self._far_radius,
+            self._edges,
+            self._edge_images,
+            self._labels,
+            anchors,
+            seeds,
+            drawn,
+        )
+        return outcome
+
+    def _draw_listed(
+        self, anchors: NDArray[np.int64], seeds: NDArray[np.uint64], n_negatives: int
+    ) -> NDArray[np.int64]:
+        """Draw ``(b, m)`` from far sets that are small beside n, and listed for it."""
+        labels = self._labels[anchors][:, None]  # (b, 1)
+        is_far = self._exact.beyond(anchors, self._far_rank)  # (b, n)
+        is_far &= (labels < 0) | (labels != self._labels)
+        drawn = np.empty((len(anchors), n_negatives), dtype=np.int64)
+        for row, (anchor, seed) in enumerate(zip(anchors, seeds, strict=True)):
+            far = np.flatnonzero(is_far[row])
+            if not far.size:
+                raise ValueError(
+                    f"every anchor must keep at least 1 far image, got none for row {anchor}: "
+                    "all images beyond far_rank are known to share its label"
+                )
+            drawn[row] = np.random.default_rng(seed).choice(far, n_negatives)
+        return drawn
+
+    def _find_edges(self, rows: NDArray[np.int64]) -> None:
+        for start in range(0, len(rows), self._exact.block_size):
+            block = rows[start : start + self._exact.block_size]  # (b,)
+            squared, images = self._exact.at_rank(block, self._far_rank)  # (b,) each
+            is_other = np.sqrt(squared).astype(np.float32) != self._far_radius[block]
+            if is_other.any():
+                row = block[is_other][0]
+                raise ValueError(
+                    f"far_radius must be the distance at far_rank={self._far_rank} in these "
+                    f"features, got {float(self._far_radius[row])} for row {row}"
+                )
+            self._edges[block], self._edge_images[block] = squared, images
 
 
 def index_negatives(
@@ -27,13 +166,7 @@ def index_negatives(
 ) -> NDArray[np.int64]:
     """Draw negatives of every image uniformly, with replacement, from its far set (UNIC, Eq. 3).
 
-    The far set ``Q_i[tau_2:n]`` holds the images from rank ``far_rank`` on, in the very order of
-    :func:`unic.mining.mine_neighbors`, less the images known to share the label of ``i``.
-
-    The radius spares a second selection at ``far_rank``, but cannot bound the far set alone: it
-    is rounded to float32, where images a few ranks apart may agree, and images may be equally
-    far. The few images that agree with it in float32 are therefore ranked again by float64
-    distance and index, so that exactly ``far_rank`` images are inside.
+    What :class:`FarSampler` draws for all images in their order.
 
     Args:
         features: Shape ``(n, d)``, float32, those that were mined.
@@ -44,8 +177,8 @@ def index_negatives(
         generator: Source of the draws; the same state gives the same negatives, whatever the
             ``block_size`` and ``device``.
         exclude_known_same_label: Whether images known to share the anchor's label are left out.
-        device: Where the distances are computed, in the words of torch.
-        block_size: Rows of the distance matrix held at a time; by default as many as fit 256 MB.
+        device: Where anchors are ranked in float64, in the words of torch.
+        block_size: Anchors between two steps of the progress bar.
 
     Returns:
         Indices of shape ``(n, n_negatives)``, int64.
@@ -54,80 +187,90 @@ def index_negatives(
         ValueError: If ``far_radius`` is not that of these features and this rank, if an anchor is
             left without any far image (names the row), or if a shape or number is off.
     """
-    n_images = len(features)
-    _check_arguments(n_images, far_radius, far_rank, n_negatives, known_labels)
-    blocks = DistanceBlocks(features, device=device, block_size=block_size)
-    labels = torch.tensor(known_labels, device=device)  # (n,)
-    radius = torch.tensor(far_radius, device=device)[:, None]  # (n, 1)
-    indices = np.empty((n_images, n_negatives), dtype=np.int64)
-    n_far = 0
-    for rows in tqdm(blocks.rows, desc="index_negatives", unit="block", disable=None):
-        is_far = _find_far(blocks, rows, radius[rows], far_rank)  # (b, n)
-        if exclude_known_same_label:
-            anchor_labels = labels[rows, None]  # (b, 1)
-            is_far &= (anchor_labels < 0) | (anchor_labels != labels)  # (b, n)
-        n_far += _count_far(is_far, rows.start)
-        # One uniform number a draw, in the order of the rows: blocks do not show in the result.
-        uniform = torch.from_numpy(generator.random((len(is_far), n_negatives)))  # (b, m)
-        indices[rows] = _draw(is_far, uniform.to(device)).cpu().numpy()
-    logger.info(
-        "drew %d negatives of each of %d images from far sets of %.1f images on average, on %s",
-        n_negatives,
-        n_images,
-        n_far / n_images,
-        device,
+    _check_number(n_negatives)
+    sampler = FarSampler(
+        features,
+        far_radius,
+        far_rank=far_rank,
+        known_labels=known_labels,
+        exclude_known_same_label=exclude_known_same_label,
+        device=device,
     )
+    if block_size is None:
+        block_size = _BLOCK_SIZE
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    n_images = len(features)
+    blocks = [
+        np.arange(start, min(start + block_size, n_images))
+        for start in range(0, n_images, block_size)
+    ]
+    indices = np.concatenate(
+        [
+            sampler.sample(anchors, n_negatives, generator)
+            for anchors in tqdm(blocks, desc="index_negatives", unit="block", disable=None)
+        ]
+    )
+    logger.info("drew %d negatives of each of %d images", n_negatives, n_images)
     return indices
 
 
-def _find_far(blocks: DistanceBlocks, rows: slice, radius: Tensor, far_rank: int) -> Tensor:
-    """Mark the images from ``far_rank`` on: shape ``(b, n)``, bool."""
-    screened = blocks.screen(rows)  # (b, n)
-    slack = 2 * blocks.slack[rows]  # (b, 1)
-    # The exact distance at far_rank lies between the float32 neighbors of its rounded value.
-    inner = torch.nextafter(radius, torch.zeros_like(radius)).double().square() - slack  # (b, 1)
-    outer = torch.nextafter(radius, torch.full_like(radius, torch.inf)).double().square() + slack
-    is_nearer = screened < inner  # (b, n)
-    is_far: Tensor = screened > outer  # (b, n)
-    doubtful = blocks.rank(rows, ~is_nearer & ~is_far)
-    n_missing = far_rank - is_nearer.sum(dim=1)  # (b,), doubtful images that are inside
-    mismatch = (n_missing < 0) | (n_missing >= doubtful.counts)  # (b,)
-    if mismatch.any():
-        row = int(mismatch.nonzero()[0, 0])
-        raise ValueError(
-            f"far_radius must be the distance at far_rank={far_rank} in these features, "
-            f"got {float(radius[row, 0])} for row {rows.start + row}"
-        )
-    position = torch.arange(len(doubtful.rows), device=screened.device)  # (p,)
-    is_outside = position >= (doubtful.first + n_missing)[doubtful.rows]  # (p,)
-    is_far[doubtful.rows, doubtful.columns] = is_outside
-    return is_far
+@njit(parallel=True, cache=True)
+def _draw_by_rejection(
+    features: NDArray[np.float32],
+    far_radius: NDArray[np.float32],
+    edges: NDArray[np.float64],
+    edge_images: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    anchors: NDArray[np.int64],
+    seeds: NDArray[np.uint64],
+    drawn: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Fill ``drawn`` ``(b, m)``; tell ``(b,)`` which anchors were drawn for, and what lacked."""
+    n_images, n_dims = features.shape
+    n_anchors, n_negatives = drawn.shape
+    outcome = np.full(n_anchors, _DRAWN)
+    for row in prange(n_anchors):
+        anchor, state = anchors[row], seeds[row]
+        room = np.empty(n_dims)
+        n_drawn, n_tries = 0, _TRIES * n_negatives
+        while n_drawn < n_negatives and n_tries > 0:
+            n_tries -= 1
+            state += np.uint64(0x9E3779B97F4A7C15)
+            image = np.int64(_uniform(state) * n_images)
+            is_same = labels[anchor] >= 0 and labels[anchor] == labels[image]
+            if image == anchor or is_same:
+                continue
+            squared = squared_distance(features[anchor], features[image], room)
+            distance = np.float32(np.sqrt(squared))
+            is_far = distance > far_radius[anchor]
+            if distance == far_radius[anchor]:
+                if np.isnan(edges[anchor]):
+                    outcome[row] = _TIED
+                    break
+                is_far = squared > edges[anchor] or (
+                    squared == edges[anchor] and image >= edge_images[anchor]
+                )
+            if is_far:
+                drawn[row, n_drawn] = image
+                n_drawn += 1
+        if n_drawn < n_negatives and outcome[row] == _DRAWN:
+            outcome[row] = _EXHAUSTED
+    return outcome
 
 
-def _count_far(is_far: Tensor, start: int) -> int:
-    """Count the far images of a block ``(b, n)``, refusing rows that have none."""
-    counts = is_far.sum(dim=1)  # (b,)
-    empty = (counts == 0).nonzero()[:, 0]
-    if len(empty):
-        raise ValueError(
-            "every anchor must keep at least 1 far image, got none for row "
-            f"{start + int(empty[0])}: all images beyond far_rank are known to share its label"
-        )
-    return int(counts.sum())
-
-
-def _draw(is_far: Tensor, uniform: Tensor) -> Tensor:
-    """Turn numbers in [0, 1) ``(b, m)`` into marked columns ``(b, m)``, each equally likely."""
-    cumulative = is_far.cumsum(dim=1, dtype=torch.int32)  # (b, n)
-    ranks = (uniform * cumulative[:, -1:]).to(torch.int32)  # (b, m), rounds down
-    return torch.searchsorted(cumulative, ranks + 1)  # (b, m)
+@njit(cache=True)
+def _uniform(state: np.uint64) -> float:
+    """A number in [0, 1) from a state that counts up: SplitMix64 (Steele, Lea, Flood, 2014)."""
+    mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.float64((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
 def _check_arguments(
     n_images: int,
     far_radius: NDArray[np.float32],
     far_rank: int,
-    n_negatives: int,
     known_labels: NDArray[np.int64],
 ) -> None:
     if far_radius.shape != (n_images,) or far_radius.dtype != np.float32:
@@ -148,5 +291,8 @@ def _check_arguments(
         )
     if not 2 <= far_rank < n_images:
         raise ValueError(f"far_rank must be at least 2 and below n={n_images}, got {far_rank}")
+
+
+def _check_number(n_negatives: int) -> None:
     if n_negatives < 1:
         raise ValueError(f"n_negatives must be at least 1, got {n_negatives}")

@@ -201,7 +201,7 @@ def _is_remined(epoch: int, settings: PretrainingSettings) -> bool:
 
 
 def _nearest(features: NDArray[np.float32], n_neighbors: int) -> Tensor:
-    mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=n_neighbors + 1)
+    mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=None)
     return torch.from_numpy(mined.indices)  # (n, k)
 
 

@@ -82,7 +82,7 @@ def test_edited_readme_reruns_nothing(edited_project: Project) -> None:
 
 
 def test_edited_mining_reruns_mining_and_later(edited_project: Project) -> None:
-    with (edited_project.folder / "unic/mining.py").open("a") as file:
+    with (edited_project.folder / "unic/mining/__init__.py").open("a") as file:
         file.write("\nEDITED = True\n")
     planned = edited_project.plan(TARGET)
     assert {"mine_neighbors", "index_negatives", "clean_neighbors", "finetune"} <= set(planned)

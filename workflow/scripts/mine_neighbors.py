@@ -17,11 +17,12 @@ with job(snakemake.log[0], threads=snakemake.threads):
     write_derived(
         snakemake.output.neighbors,
         "neighbors",
-        neighbors._asdict(),
+        neighbors.arrays(),
         of=features,
         parameters={
             "n_neighbors": snakemake.params.n_neighbors,
             "far_rank": snakemake.params.far_rank,
             "metric": snakemake.params.metric,
+            "mining": neighbors.stats.record(),
         },
     )

@@ -1,0 +1,284 @@
+"""The nearest images of every image, and the radius beyond which others are far."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unic.mining.approximate import FaissEngine, search
+from unic.mining.checkpoints import Checkpoint
+from unic.mining.distances import ExactRows, check_features, check_spread
+from unic.mining.panels import rank_panels
+from unic.mining.tiles import Precision, Ranked, has_bfloat16, rank_rows
+
+__all__ = ["Engine", "MiningStats", "Neighbors", "check_features", "mine_neighbors"]
+
+logger = logging.getLogger(__name__)
+
+Engine = Literal["exact"] | FaissEngine
+
+_RECALL_ROWS = 512  # on which the recall of an approximate engine is measured
+
+
+class MiningStats(NamedTuple):
+    """How a pass went."""
+
+    engine: str
+    precision: str  # of the matrix products that rows were screened by
+    resumed: int  # rows found in the checkpoint
+    redone_float32: int  # rows that bfloat16 did not settle
+    redone_float64: int  # rows that float32 did not settle
+    recall: float  # share of the true neighbors found: 1, or measured on a sample
+
+    def record(self) -> dict[str, Any]:
+        """What an artifact keeps of it: all that a resumed pass leaves as it is."""
+        return {name: value for name, value in self._asdict().items() if name != "resumed"}
+
+
+class Neighbors(NamedTuple):
+    """The ``k`` nearest images of each of ``n`` images, nearest first; column 0 is itself."""
+
+    indices: NDArray[np.int64]  # (n, k)
+    distances: NDArray[np.float32]  # (n, k), Euclidean
+    far_radius: NDArray[np.float32]  # (n,), distance of the image at rank ``far_rank``
+    stats: MiningStats
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name."""
+        return {name: value for name, value in self._asdict().items() if name != "stats"}
+
+
+def mine_neighbors(
+    features: NDArray[np.float32],
+    *,
+    n_neighbors: int,
+    far_rank: int | None,
+    device: str | torch.device = "cpu",
+    block_size: int | None = None,
+    engine: Engine = "exact",
+    precision: Literal["auto"] | Precision = "auto",
+    checkpoint: Path | None = None,
+) -> Neighbors:
+    """Rank all images by Euclidean distance to each image (UNIC, Eqs. 1-3).
+
+    With ``Q_i`` the images in the order of ``d(x_i, x_j) = ||f(x_i) - f(x_j)||``, the neighbors
+    of image ``i`` are ``Q_i[0:tau_1]``, and the far set ``Q_i[tau_2:n]`` starts at
+    ``far_radius[i] = d(x_i, Q_i[tau_2])``.
+
+    Exact, in one pass over blocks of the distance matrix. An image is always at rank 0 of its
+    own list, also where duplicates of it exist; other ties go to the lower index. Distances are
+    computed in float64 and rounded to the nearest float32 at the end; neither ``block_size``,
+    ``device`` nor ``precision`` changes a bit of the result.
+
+    How: products in ``precision`` screen all pairs, and proven bounds of their error
+    (:class:`unic.mining.tiles.Operand`) leave few to be measured in float64. Rows that the
+    bounds cannot settle are ranked again in the next better precision, and counted.
+
+    Args:
+        features: Shape ``(n, d)``, float32, finite, not all rows equal.
+        n_neighbors: tau_1 of the paper, counts the image itself, ``1 <= n_neighbors < far_rank``.
+        far_rank: tau_2 of the paper, counted from 0 (the image itself), ``far_rank < n``; None
+            leaves the far radius out.
+        device: Where the distances are computed, in the words of torch.
+        block_size: Rows of the distance matrix held at a time; by default as suits the device.
+        engine: ``exact``, or an approximate or exact search of faiss for the neighbors; the far
+            radius is exact in all cases and takes the full pass.
+        precision: Of the products on a CPU. ``auto`` takes bfloat16 where the processor has units
+            for it and no far radius is asked for: telling the far rank exactly takes float32.
+        checkpoint: Folder to keep finished rows in; a pass that finds some there goes on with the
+            rest. Delete it when the result is stored.
+
+    Returns:
+        Indices ``(n, k)`` int64, their Euclidean distances ``(n, k)`` float32, the far radius
+        ``(n,)`` float32, or ``(0,)`` without far rank, and how the pass went.
+
+    Raises:
+        ValueError: If the ranks are out of order, or the features are not a finite float32 matrix
+            (names the first such row), or are constant; if the checkpoint is of others.
+        OSError: If the disk has no room for the checkpoint.
+    """
+    n_images, n_dims = check_features(features).shape
+    _check_ranks(n_neighbors, far_rank, n_images=n_images)
+    check_spread(features)
+    if block_size is not None and block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    features = np.ascontiguousarray(features)
+    if engine == "exact":
+        mining = _Mining(features, n_neighbors, far_rank, torch.device(device), block_size)
+        neighbors = mining.run(_choose_precision(precision, far_rank), checkpoint)
+    else:
+        neighbors = _mine_with_faiss(features, n_neighbors, far_rank, device, engine, checkpoint)
+    logger.info(
+        "mined %d neighbors%s of %d images of %d dims on %s: %s",
+        n_neighbors,
+        "" if far_rank is None else f" and the distance at rank {far_rank}",
+        n_images,
+        n_dims,
+        device,
+        ", ".join(f"{name} {value}" for name, value in neighbors.stats._asdict().items()),
+    )
+    return neighbors
+
+
+class _Mining:
+    """The arrays of a pass as they fill, and the engines that fill them."""
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        n_neighbors: int,
+        far_rank: int | None,
+        device: torch.device,
+        block_size: int | None,
+    ) -> None:
+        n_images = len(features)
+        self._features, self._device, self._block_size = features, device, block_size
+        self._n_neighbors, self._far_rank = n_neighbors, far_rank
+        self._indices = np.empty((n_images, n_neighbors), dtype=np.int64)
+        self._distances = np.empty((n_images, n_neighbors), dtype=np.float32)
+        n_radii = 0 if far_rank is None else n_images
+        self._far_radius = np.empty(n_radii, dtype=np.float32)
+        self._checkpoint: Checkpoint | None = None
+
+    def run(self, precision: Precision, checkpoint: Path | None) -> Neighbors:
+        rows = self._resume(checkpoint)
+        resumed = len(self._features) - len(rows)
+        stats = MiningStats("exact", precision, resumed, 0, 0, recall=1.0)
+        if self._device.type != "cpu":
+            self._panels(rows)
+            stats = stats._replace(precision="bfloat16 halves")
+        else:
+            rows = self._tiles(rows, precision)
+            if precision == "bfloat16":
+                stats = stats._replace(redone_float32=len(rows))
+                rows = self._tiles(rows, "float32")
+            stats = stats._replace(redone_float64=len(rows))
+            self._exactly(rows)
+        return Neighbors(self._indices, self._distances, self._far_radius, stats)
+
+    def _resume(self, checkpoint: Path | None) -> NDArray[np.int64]:
+        """Rows that are still to be ranked."""
+        is_missing = np.ones(len(self._features), dtype=np.bool_)  # (n,)
+        if checkpoint is not None:
+            self._checkpoint = Checkpoint(
+                checkpoint,
+                self._features,
+                n_neighbors=self._n_neighbors,
+                far_rank=self._far_rank,
+                engine="exact",
+            )
+            found = self._checkpoint.read()
+            self._fill(
+                Ranked(found["row"], found["indices"], found["distances"], found["far_radius"])
+            )
+            is_missing[found["row"]] = False
+            logger.info("found %d of %d rows in %s", len(found), len(is_missing), checkpoint)
+        return np.flatnonzero(is_missing)
+
+    def _tiles(self, rows: NDArray[np.int64], precision: Precision) -> NDArray[np.int64]:
+        if not len(rows):
+            return rows
+        return rank_rows(
+            self._features,
+            rows,
+            n_neighbors=self._n_neighbors,
+            far_rank=self._far_rank,
+            precision=precision,
+            block_size=self._block_size,
+            keep=self._keep,
+        )
+
+    def _panels(self, rows: NDArray[np.int64]) -> None:
+        rank_panels(
+            self._features,
+            rows,
+            n_neighbors=self._n_neighbors,
+            far_rank=self._far_rank,
+            device=self._device,
+            block_size=self._block_size,
+            keep=self._keep,
+        )
+
+    def _exactly(self, rows: NDArray[np.int64]) -> None:
+        if not len(rows):
+            return
+        logger.info("ranking %d of %d rows in float64", len(rows), len(self._features))
+        exact = ExactRows(self._features, device=self._device, block_size=self._block_size)
+        for start in range(0, len(rows), exact.block_size):
+            block = rows[start : start + exact.block_size]
+            found = exact.nearest(block, n_neighbors=self._n_neighbors, far_rank=self._far_rank)
+            self._keep(Ranked(block, *found))
+
+    def _keep(self, ranked: Ranked) -> None:
+        self._fill(ranked)
+        if self._checkpoint is not None:
+            self._checkpoint.write(*ranked)
+
+    def _fill(self, ranked: Ranked) -> None:
+        self._indices[ranked.rows] = ranked.indices
+        self._distances[ranked.rows] = ranked.distances
+        if self._far_rank is not None:
+            self._far_radius[ranked.rows] = ranked.far_radius
+
+
+def _mine_with_faiss(
+    features: NDArray[np.float32],
+    n_neighbors: int,
+    far_rank: int | None,
+    device: str | torch.device,
+    engine: FaissEngine,
+    checkpoint: Path | None,
+) -> Neighbors:
+    if checkpoint is not None:
+        raise ValueError(f"checkpoint must be None for engine {engine}, got {checkpoint}")
+    n_images = len(features)
+    indices, distances, missing = search(features, n_neighbors, engine=engine, device=device)
+    exact = ExactRows(features)
+    for start in range(0, len(missing), exact.block_size):
+        block = missing[start : start + exact.block_size]
+        indices[block], distances[block], _ = exact.nearest(
+            block, n_neighbors=n_neighbors, far_rank=None
+        )
+    sample = np.random.default_rng(0).permutation(n_images)[:_RECALL_ROWS]  # (s,)
+    n_found = 0
+    for start in range(0, len(sample), exact.block_size):
+        block = sample[start : start + exact.block_size]
+        truth = exact.nearest(block, n_neighbors=n_neighbors, far_rank=None)[0]
+        pairs = zip(indices[block], truth, strict=True)
+        n_found += sum(len(np.intersect1d(found, true)) for found, true in pairs)
+    far_radius = np.empty(0, dtype=np.float32)
+    if far_rank is not None:
+        mining = _Mining(features, 1, far_rank, torch.device(device), None)
+        far_radius = mining.run("float32", None).far_radius
+    recall = n_found / (len(sample) * n_neighbors)
+    stats = MiningStats(engine, "float32", 0, 0, len(missing), recall)
+    return Neighbors(indices, distances, far_radius, stats)
+
+
+def _choose_precision(precision: Literal["auto"] | Precision, far_rank: int | None) -> Precision:
+    if precision == "auto":
+        return "bfloat16" if far_rank is None and has_bfloat16() else "float32"
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be auto, float32 or bfloat16, got {precision}")
+    if precision == "bfloat16" and far_rank is not None:
+        raise ValueError(
+            "precision must be float32 where a far radius is asked for: bfloat16 cannot tell the "
+            f"image at far_rank, got bfloat16 and far_rank={far_rank}"
+        )
+    return precision
+
+
+def _check_ranks(n_neighbors: int, far_rank: int | None, *, n_images: int) -> None:
+    if n_neighbors < 1:
+        raise ValueError(f"n_neighbors must be at least 1, got {n_neighbors}")
+    if far_rank is None:
+        if n_neighbors > n_images:
+            raise ValueError(f"n_neighbors must be at most n={n_images}, got {n_neighbors}")
+        return
+    if n_neighbors >= far_rank:
+        raise ValueError(f"n_neighbors must be below far_rank={far_rank}, got {n_neighbors}")
+    if far_rank >= n_images:
+        raise ValueError(f"far_rank must be below n={n_images}, got {far_rank}")

@@ -1,0 +1,220 @@
+"""Distances in float64: what features must be, and rows ranked whatever their distances."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_BLOCK_ENTRIES = 2**24  # of a block of distances: 128 MB
+_PAIR_ENTRIES = 2**22  # of a block of differences: 32 MB
+_CHUNK_ROWS = 8192  # columns brought to float64 at a time
+
+
+def check_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``features`` if they are a finite float32 matrix with at least one dim.
+
+    Raises:
+        ValueError: If they are not; names the first row that is not finite.
+    """
+    if features.ndim != 2 or features.dtype != np.float32:
+        raise ValueError(
+            "features must be a float32 array of shape (n, d), "
+            f"got {features.dtype} of shape {features.shape}"
+        )
+    if features.shape[1] == 0:
+        raise ValueError(f"features must have at least 1 dim, got shape {features.shape}")
+    bad_rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if bad_rows.size:
+        raise ValueError(
+            f"features must be finite, got {bad_rows.size} rows that are not, "
+            f"the first is row {bad_rows[0]}"
+        )
+    return features
+
+
+def check_spread(features: NDArray[np.float32]) -> None:
+    """Raise ValueError if all rows are equal, or a distance might overflow float32."""
+    sides = features.max(axis=0).astype(np.float64) - features.min(axis=0)  # (d,)
+    spread = float(np.linalg.norm(sides))
+    if spread == 0.0:
+        raise ValueError(
+            f"features must not be constant, got {len(features)} identical rows: "
+            "no image is nearer than another"
+        )
+    if spread > float(np.finfo(np.float32).max):
+        raise ValueError(f"distances of features must fit float32, got a spread of {spread:.3g}")
+
+
+class RankedPairs(NamedTuple):
+    """Candidate images of the rows of a block, by row, then distance, then index."""
+
+    rows: Tensor  # (p,) int64, within the block
+    columns: Tensor  # (p,) int64
+    squared: Tensor  # (p,) float64, squared distance; -1 for the image itself
+    first: Tensor  # (b,) int64, position of the first pair of each row
+    counts: Tensor  # (b,) int64, pairs of each row
+
+
+class ExactRows:
+    """Rows of the matrix of squared Euclidean distances, ranked with certainty.
+
+    The distance of a pair is *defined* as the float64 sum of squared differences, added in a
+    fixed order. It is symmetric, exactly 0 between duplicates, and the same in every block and
+    on every device, but slow. ``screen`` gives it for whole rows by a matrix product, off by at
+    most ``slack``; ``rank`` computes it for the few pairs on which a decision hangs.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32] | Tensor,
+        *,
+        device: str | torch.device = "cpu",
+        block_size: int | None = None,
+    ) -> None:
+        """Take the features ``(n, d)``, checked, and the rows to hold at a time."""
+        self._features = torch.as_tensor(features)  # (n, d)
+        self._device = torch.device(device)
+        n_images = len(self._features)
+        self._mean = self._features.mean(dim=0, dtype=torch.float64).to(device)  # (d,)
+        self._squared_norms = torch.cat(
+            [self._centered(chunk).square().sum(dim=1) for chunk in self._chunks()]
+        )  # (n,)
+        self.block_size = block_size or max(1, _BLOCK_ENTRIES // n_images)
+
+    def slack(self, rows: Tensor) -> Tensor:
+        """Bound ``(b, 1)`` of ``|screened - squared|`` in each row, float64.
+
+        Rounding in the centering, the norms, the matrix product and the defining sum adds up to
+        less than ``(2 d + 16) 2^-53 (|a| + |b|)^2``, in whatever order a library adds; taken twice.
+        """
+        norms = self._squared_norms[rows].sqrt()[:, None]  # (b, 1)
+        greatest = self._squared_norms.max().sqrt()
+        n_dims = self._features.shape[1]
+        return (2 * n_dims + 16) * 2.0**-52 * (norms + greatest).square()
+
+    def screen(self, rows: Tensor) -> Tensor:
+        """Squared distances ``(b, n)`` float64 of some rows within the slack; -inf to itself."""
+        left = self._centered(rows)  # (b, d)
+        screened = torch.empty(
+            (len(rows), len(self._features)), dtype=torch.float64, device=self._device
+        )  # (b, n)
+        for chunk in self._chunks():
+            norms = self._squared_norms[chunk][None, :]  # (1, c)
+            screened[:, chunk] = torch.addmm(norms, left, self._centered(chunk).T, alpha=-2.0)
+        screened += self._squared_norms[rows, None]
+        screened.scatter_(1, rows[:, None], -torch.inf)
+        return screened
+
+    def rank(self, rows: Tensor, is_candidate: Tensor) -> RankedPairs:
+        """Order the candidates ``(b, n)`` of each row by exact distance, ties by index."""
+        in_block, columns = is_candidate.nonzero(as_tuple=True)  # (p,) each, by row, then index
+        squared = self._squared_distances(rows[in_block], columns)  # (p,)
+        squared[columns == rows[in_block]] = -1.0  # the image itself comes before duplicates
+        order = torch.argsort(squared, stable=True)  # (p,)
+        order = order[torch.argsort(in_block[order], stable=True)]  # (p,)
+        counts = is_candidate.sum(dim=1)  # (b,)
+        return RankedPairs(
+            in_block[order], columns[order], squared[order], counts.cumsum(dim=0) - counts, counts
+        )
+
+    def nearest(
+        self, rows: NDArray[np.int64], *, n_neighbors: int, far_rank: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Indices ``(b, k)``, distances ``(b, k)`` and far radius ``(b,)``, or ``(0,)``."""
+        block = torch.as_tensor(rows, device=self._device)  # (b,)
+        screened = self.screen(block)  # (b, n)
+        # An order statistic of the screened distances is within the slack of the exact one, and
+        # so is each distance: beyond twice the slack on either side nothing is in doubt.
+        doubt = 2 * self.slack(block)  # (b, 1)
+        near = self.rank(block, screened <= _order_statistic(screened, n_neighbors - 1) + doubt)
+        picked = near.first[:, None] + torch.arange(n_neighbors, device=self._device)  # (b, k)
+        indices = near.columns[picked].cpu().numpy()
+        distances = near.squared[picked].clamp_(min=0.0).sqrt().float().cpu().numpy()
+        if far_rank is None:
+            return indices, distances, np.empty(0, dtype=np.float32)
+        far, at_far_rank, _ = self._about(block, screened, far_rank)
+        return indices, distances, far.squared[at_far_rank].sqrt().float().cpu().numpy()
+
+    def at_rank(
+        self, rows: NDArray[np.int64], far_rank: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Squared distance and index, ``(b,)`` each, of the image at a rank of some rows."""
+        block = torch.as_tensor(rows, device=self._device)  # (b,)
+        far, at_far_rank, _ = self._about(block, self.screen(block), far_rank)
+        return far.squared[at_far_rank].cpu().numpy(), far.columns[at_far_rank].cpu().numpy()
+
+    def beyond(self, rows: NDArray[np.int64], far_rank: int) -> NDArray[np.bool_]:
+        """Mark the images ``(b, n)`` from a rank on, for some rows."""
+        block = torch.as_tensor(rows, device=self._device)  # (b,)
+        far, at_far_rank, is_nearer = self._about(block, self.screen(block), far_rank)
+        position = torch.arange(len(far.rows), device=self._device)  # (p,)
+        is_inside = position < at_far_rank[far.rows]  # (p,)
+        is_nearer[far.rows[is_inside], far.columns[is_inside]] = True
+        return ~is_nearer.cpu().numpy()
+
+    def _about(
+        self, rows: Tensor, screened: Tensor, far_rank: int
+    ) -> tuple[RankedPairs, Tensor, Tensor]:
+        """Pairs about a rank, the position ``(b,)`` of the one at it, and which are nearer."""
+        doubt = 2 * self.slack(rows)  # (b, 1)
+        cut = _order_statistic(screened, far_rank)  # (b, 1)
+        is_nearer = screened < cut - doubt  # (b, n)
+        pairs = self.rank(rows, ~is_nearer & (screened <= cut + doubt))
+        return pairs, pairs.first + far_rank - is_nearer.sum(dim=1), is_nearer
+
+    def order(
+        self, rows: NDArray[np.int64], candidates: NDArray[np.int64], n_neighbors: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Order candidates ``(b, c)``, -1 for none, of some rows: the first ``(b, k)`` of each."""
+        listed = np.sort(candidates, axis=1)  # (b, c), so that ties go to the lower index
+        left = torch.from_numpy(np.repeat(rows, listed.shape[1]))  # (b * c,)
+        right = torch.from_numpy(listed.clip(min=0).ravel())  # (b * c,)
+        squared = self._squared_distances(left, right).numpy().reshape(listed.shape)  # (b, c)
+        squared[listed == rows[:, None]] = -1.0
+        squared[listed < 0] = np.inf
+        order = np.argsort(squared, axis=1, kind="stable")[:, :n_neighbors]  # (b, k)
+        kept = np.take_along_axis(squared, order, axis=1).clip(min=0.0)  # (b, k)
+        return np.take_along_axis(listed, order, axis=1), np.sqrt(kept).astype(np.float32)
+
+    def _chunks(self) -> list[slice]:
+        n_images = len(self._features)
+        starts = range(0, n_images, _CHUNK_ROWS)
+        return [slice(start, min(start + _CHUNK_ROWS, n_images)) for start in starts]
+
+    def _centered(self, rows: slice | Tensor) -> Tensor:
+        """Features of some rows ``(b, d)`` float64, less the mean: smaller norms, less slack."""
+        return self._gather(rows).double() - self._mean
+
+    def _gather(self, rows: slice | Tensor) -> Tensor:
+        if isinstance(rows, Tensor):
+            rows = rows.to(self._features.device)
+        return self._features[rows].to(self._device)
+
+    def _squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
+        """Squared distances ``(p,)`` float64 of pairs of images, as defined by this class."""
+        n_pairs = max(1, _PAIR_ENTRIES // self._features.shape[1])
+        squared = torch.empty(len(left), dtype=torch.float64, device=left.device)  # (p,)
+        for start in range(0, len(left), n_pairs):
+            chunk = slice(start, start + n_pairs)
+            differences = self._gather(left[chunk]).double()  # (p, d)
+            differences -= self._gather(right[chunk])
+            squared[chunk] = _sum_in_halves(differences.square_())
+        return squared
+
+
+def _order_statistic(values: Tensor, rank: int) -> Tensor:
+    """The entry ``(b, 1)`` at a rank, counted from 0, of each row of ``values`` ``(b, n)``."""
+    if values.device.type == "cpu":  # introselect: 6 times as fast as kthvalue
+        return torch.from_numpy(np.partition(values.numpy(), rank, axis=1)[:, rank, None])
+    return values.kthvalue(rank + 1, dim=1, keepdim=True).values
+
+
+def _sum_in_halves(values: Tensor) -> Tensor:
+    """Sum ``(p, d)`` to ``(p,)`` in an order that depends on ``d`` alone."""
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        folded = values[:, :half] + values[:, half : 2 * half]  # (p, d // 2)
+        values = torch.cat([folded, values[:, 2 * half :]], dim=1)  # (p, ceil(d / 2))
+    return values[:, 0]  # (p,)
