@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from unic.mining import mine_neighbors
-from unic.mining.tiles import has_bfloat16
+from unic.mining.tiles import has_int8
 from unic.negatives import index_negatives
 
 
@@ -88,7 +88,7 @@ def measure(n_images: int, arguments: argparse.Namespace) -> dict[str, float]:
     times["float32 GEMM"] = gemm * n_images / rows
     times["faiss"] = faiss_flat(n_neighbors, n_queries)
     search = seconds(lambda: index.search(features[:n_queries], n_neighbors))
-    for precision in ["float32"] + ["bfloat16"] * has_bfloat16():
+    for precision in ["float32"] + ["int8"] * has_int8():
         times[f"ours {precision}"] = seconds(lambda: ours(precision)) - search  # noqa: B023
     times["faiss"] = min(times["faiss"], faiss_flat(n_neighbors, n_queries))
     times["torch mm + topk"] = whole * seconds(lambda: torch_topk(tensor, n_queries, n_neighbors))
@@ -134,7 +134,7 @@ def main() -> None:
     for name in times:
         cells = (f"{1e9 * row[name] / n_images**2:9.2f}" for n_images, row in rows.items())
         print(f"  {name:16}", *cells)
-    ours = min(value for name, value in times.items() if name in ("ours float32", "ours bfloat16"))
+    ours = min(value for name, value in times.items() if name in ("ours float32", "ours int8"))
     print(f"ratio_vs_sklearn {times['scikit-learn'] / ours:.2f}")
     print(f"ratio_float32_vs_faiss {times['faiss'] / times['ours float32']:.2f}")
     print(f"ratio_vs_faiss {times['faiss'] / ours:.2f}")

@@ -17,9 +17,11 @@ from sklearn.datasets import load_digits
 from unic.mining import MiningStats, Neighbors, mine_neighbors
 from unic.mining.distances import ExactRows
 from unic.mining.panels import rank_panels
-from unic.mining.tiles import Operand, Ranked, _Room
+from unic.mining.tiles import Operand, Ranked, _Room, has_int8
 
 EXACT = MiningStats("exact", "float64", 0, 0, 0, 1.0)
+PRECISIONS = ("int8", "int16", "float32") if has_int8() else ("float32",)
+needs_int8 = pytest.mark.skipif(not has_int8(), reason="no fast int8 products")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -152,7 +154,7 @@ def test_tiles_are_exact(make, n_images: int, n_dims: int, n_neighbors: int, far
     features = make(n_images, n_dims)
     mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=far_rank)
     assert_exact(mined, features, far_rank)
-    for precision in ("bfloat16", "float32"):
+    for precision in PRECISIONS:
         near = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=None, precision=precision)
         np.testing.assert_array_equal(near.indices, mined.indices)
         np.testing.assert_array_equal(near.distances, mined.distances)
@@ -170,6 +172,7 @@ def test_many_images_are_exact() -> None:
     np.testing.assert_array_equal(mined.distances[rows], distances)
     np.testing.assert_array_equal(mined.far_radius[rows], far_radius)
     assert mined.stats.redone_float64 < 200
+    assert mined.stats.redone_int16 == 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -180,55 +183,83 @@ def test_many_images_are_exact() -> None:
         elements=st.integers(-3, 3).map(float) | st.floats(-1e6, 1e6, width=32),
     ),
     share=st.floats(0, 1),
-    precision=st.sampled_from(["float32", "bfloat16", None]),
+    precision=st.sampled_from(PRECISIONS),
+    has_far=st.booleans(),
     block_size=st.sampled_from([3, 16, None]),
 )
 def test_any_features_are_ranked_as_in_float64(
-    features: NDArray[np.float32], share: float, precision: str | None, block_size: int | None
+    features: NDArray[np.float32],
+    share: float,
+    precision: str,
+    has_far: bool,
+    block_size: int | None,
 ) -> None:
     assume((features != features[0]).any())
     n_images = len(features)
     far_rank = 2 + int(share * (n_images - 3))
     n_neighbors = 1 + int(share * (far_rank - 2))
-    if precision is None:
-        mined = mine_neighbors(
-            features, n_neighbors=n_neighbors, far_rank=far_rank, block_size=block_size
-        )
-    else:
-        mined = mine_neighbors(
-            features,
-            n_neighbors=n_neighbors,
-            far_rank=None,
-            precision=precision,
-            block_size=block_size,
-        )
-    assert_exact(mined, features, far_rank if precision is None else None)
+    mined = mine_neighbors(
+        features,
+        n_neighbors=n_neighbors,
+        far_rank=far_rank if has_far else None,
+        precision="int16" if precision == "int8" and has_far else precision,
+        block_size=block_size,
+    )
+    assert_exact(mined, features, far_rank if has_far else None)
 
 
-def test_rows_that_bfloat16_cannot_settle_are_redone_and_counted() -> None:
-    # All are about equally far: hundreds come before the 20th within the error of bfloat16.
-    features = np.eye(400, dtype=np.float32) + random_features(400, 400) * np.float32(1e-4)
-    mined = mine_neighbors(features, n_neighbors=20, far_rank=None, precision="bfloat16")
+@needs_int8
+@pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
+def test_a_bound_of_the_far_radius_holds_and_is_close(make) -> None:
+    features = make(1500, 256)
+    exact = mine_neighbors(features, n_neighbors=20, far_rank=300)
+    bound = mine_neighbors(features, n_neighbors=20, far_rank=300, far_bound=True)
+    np.testing.assert_array_equal(bound.indices, exact.indices)
+    assert bound.stats.precision == "int8"
+    assert (bound.far_radius >= exact.far_radius).all()
+    assert (bound.far_radius <= 1.05 * exact.far_radius).all()
+
+
+def test_other_engines_give_the_far_radius_where_a_bound_will_do() -> None:
+    features = random_features(100, 8)
+    exact = mine_neighbors(features, n_neighbors=5, far_rank=30)
+    bound = mine_neighbors(
+        features, n_neighbors=5, far_rank=30, far_bound=True, precision="float32"
+    )
+    assert_same(bound, exact)
+
+
+@needs_int8
+def test_rows_that_int8_cannot_settle_are_redone_and_counted() -> None:
+    # All are about equally far: hundreds come before the 20th within the error of int8.
+    features = np.eye(400, dtype=np.float32) + random_features(400, 400) * np.float32(1e-2)
+    mined = mine_neighbors(features, n_neighbors=20, far_rank=None, precision="int8")
     assert_exact(mined, features, None)
-    assert mined.stats.redone_float32 == 400
+    assert mined.stats.redone_int16 == 400
     assert mined.stats.redone_float64 == 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
 def test_products_stay_within_the_bound(make, precision: str) -> None:
     features = make(300, 200) + np.float32(3)
     features[5] = features.mean(axis=0)
     features[6] *= 20
     operand = Operand(features, np.random.default_rng(0).permutation(300), precision)
-    products = _Room(300 * 300).products(operand, slice(0, 300), slice(0, 300)).numpy()
+    high, low = operand.products(slice(0, 300), slice(0, 300), _Room(300 * 300))
+    digits = high.numpy().astype(np.float32)
+    if low.numel():
+        digits += np.float32(1 / 254) * low.numpy().astype(np.float32)
+    scales, half_norms, norms, errors = operand.sides
+    estimates = half_norms - scales[:, None] * (scales * digits)
+    spreads = errors[:, None] * norms + norms[:, None] * errors
     centered = features[operand.order].astype(np.longdouble)
     centered -= features.mean(axis=0, dtype=np.float64)
     centered *= np.sqrt(2 * operand.half_scale)
     truth = np.square(centered).sum(axis=1) / 2 - centered @ centered.T
-    screened = operand.half_norms.astype(np.float32) - products
-    bound = operand.errors[:, None] * operand.norms + operand.rounding * np.abs(products)
-    assert (np.abs(screened - truth) <= bound).all()
+    assert (estimates - spreads <= truth).all()
+    assert (truth <= estimates + spreads + 8 * 2.0**-24 * operand.half_norms).all()
+    assert (np.abs(estimates - truth).max(axis=1) <= operand.slacks(np.arange(300)) / 2).all()
 
 
 @pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
@@ -444,15 +475,25 @@ def test_refuses_empty_blocks() -> None:
         mine_neighbors(random_features(10, 3), n_neighbors=1, far_rank=2, block_size=0)
 
 
-def test_refuses_bfloat16_with_a_far_rank() -> None:
-    with pytest.raises(ValueError, match="got bfloat16 and far_rank=5"):
-        mine_neighbors(random_features(10, 3), n_neighbors=2, far_rank=5, precision="bfloat16")
+@needs_int8
+def test_refuses_int8_where_an_exact_far_radius_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="got int8 and far_rank=5"):
+        mine_neighbors(random_features(10, 3), n_neighbors=2, far_rank=5, precision="int8")
+
+
+@needs_int8
+def test_refuses_int8_for_more_dims_than_its_sums_hold() -> None:
+    features = random_features(4, 2**16 + 1)
+    with pytest.raises(ValueError, match="float32 above 65536 dims, got int8 and 65537"):
+        mine_neighbors(features, n_neighbors=2, far_rank=None, precision="int8")
+    mined = mine_neighbors(features, n_neighbors=2, far_rank=None)
+    assert mined.stats.precision == "float32"
 
 
 def test_refuses_unknown_engines_and_precisions() -> None:
     features = random_features(10, 3)
-    with pytest.raises(ValueError, match="precision must be auto, float32 or bfloat16, got int8"):
-        mine_neighbors(features, n_neighbors=2, far_rank=5, precision="int8")
+    with pytest.raises(ValueError, match=r"precision must be auto or one of .* got float16"):
+        mine_neighbors(features, n_neighbors=2, far_rank=5, precision="float16")
     with pytest.raises(ValueError, match="got annoy"):
         mine_neighbors(features, n_neighbors=2, far_rank=5, engine="annoy")
     with pytest.raises(ValueError, match="at most n=10, got 11"):

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from unic.mining.kernels import prefetch
+from unic.mining.vectors import prefetch
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from unic.mining.distances import ExactRows, check_features
-from unic.mining.kernels import squared_distance
+from unic.mining.vectors import LANES, SUMS, prefetch, squared_distance
 
 logger = logging.getLogger(__name__)
 
 _CHECKED_ROWS = 32  # on which the far radius is compared with the features
 _BLOCK_SIZE = 2**16  # anchors between two steps of the progress bar
 _TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
 
 
@@ -229,19 +230,22 @@ def _draw_by_rejection(
     """Fill ``drawn`` ``(b, m)``; tell ``(b,)`` which anchors were drawn for, and what lacked."""
     n_images, n_dims = features.shape
     n_anchors, n_negatives = drawn.shape
-    outcome = np.full(n_anchors, _DRAWN)
+    outcome, flat = np.full(n_anchors, _DRAWN), features.reshape(features.size)
     for row in prange(n_anchors):
         anchor, state = anchors[row], seeds[row]
-        room = np.empty(n_dims)
+        sums = np.empty(SUMS)
         n_drawn, n_tries = 0, _TRIES * n_negatives
+        ahead = np.int64(_uniform(state + _STEP) * n_images)
         while n_drawn < n_negatives and n_tries > 0:
             n_tries -= 1
-            state += np.uint64(0x9E3779B97F4A7C15)
-            image = np.int64(_uniform(state) * n_images)
+            state += _STEP
+            image, ahead = ahead, np.int64(_uniform(state + _STEP) * n_images)
+            for offset in range(0, n_dims, LANES):
+                prefetch(flat, ahead * n_dims + offset)  # type: ignore[call-arg]
             is_same = labels[anchor] >= 0 and labels[anchor] == labels[image]
             if image == anchor or is_same:
                 continue
-            squared = squared_distance(features[anchor], features[image], room)
+            squared = squared_distance(features[anchor], features[image], sums)
             distance = np.float32(np.sqrt(squared))
             is_far = distance > far_radius[anchor]
             if distance == far_radius[anchor]:

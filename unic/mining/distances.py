@@ -9,6 +9,7 @@ from torch import Tensor
 
 _BLOCK_ENTRIES = 2**24  # of a block of distances: 128 MB
 _PAIR_ENTRIES = 2**22  # of a block of differences: 32 MB
+_SUMS = 32  # partial sums of a distance
 _CHUNK_ROWS = 8192  # columns brought to float64 at a time
 
 
@@ -200,7 +201,7 @@ class ExactRows:
             chunk = slice(start, start + n_pairs)
             differences = self._gather(left[chunk]).double()  # (p, d)
             differences -= self._gather(right[chunk])
-            squared[chunk] = _sum_in_halves(differences.square_())
+            squared[chunk] = _sum_in_order(differences.square_())
         return squared
 
 
@@ -211,10 +212,15 @@ def _order_statistic(values: Tensor, rank: int) -> Tensor:
     return values.kthvalue(rank + 1, dim=1, keepdim=True).values
 
 
-def _sum_in_halves(values: Tensor) -> Tensor:
-    """Sum ``(p, d)`` to ``(p,)`` in an order that depends on ``d`` alone."""
-    while values.shape[1] > 1:
-        half = values.shape[1] // 2
-        folded = values[:, :half] + values[:, half : 2 * half]  # (p, d // 2)
-        values = torch.cat([folded, values[:, 2 * half :]], dim=1)  # (p, ceil(d / 2))
-    return values[:, 0]  # (p,)
+def _sum_in_order(values: Tensor) -> Tensor:
+    """Sum ``(p, d)`` to ``(p,)`` in the order of :func:`unic.mining.vectors.squared_distance`."""
+    n_pairs, n_dims = values.shape
+    sums = values.new_zeros((n_pairs, _SUMS))  # (p, 32)
+    for start in range(0, n_dims, _SUMS):
+        part = values[:, start : start + _SUMS]
+        sums[:, : part.shape[1]] += part
+    half = _SUMS // 2
+    while half > 0:
+        sums = sums[:, :half] + sums[:, half:]  # (p, 16) to (p, 1)
+        half //= 2
+    return sums[:, 0]  # (p,)

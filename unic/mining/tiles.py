@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from queue import SimpleQueue
@@ -16,17 +16,23 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from unic.mining import kernels
+from unic.mining import lists, settling
+from unic.mining.distances import ExactRows
 
 logger = logging.getLogger(__name__)
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["int8", "int16", "float32"]
 
-_BLOCK_SIZE = 1024  # rows of a tile, of twice as many columns: 8 MB of products
+MAX_INT8_DIMS = 2**16  # beyond, sums of products of digits may pass 2^31
+_BLOCK_SIZE = 768  # rows and columns of a tile: 2.4 MB of products
 _TIMED_IMAGES = 8192  # from which on it pays to time the libraries
 _PREPARED_ROWS = 4096  # centered in float64 at a time
-_FLOAT32, _BFLOAT16 = 2.0**-24, 2.0**-8  # relative error of rounding to nearest
-_GIVE_UP = 0.5  # share of unsettled rows in the first block at which bfloat16 is not worth it
+_FLOAT32 = 2.0**-24  # relative error of rounding to nearest
+_SAMPLED_ROWS = 32  # in which doubtful images are counted
+_MOST_DOUBTFUL = 1024  # that windows have room for: 16 KB a row
+_LARGEST = 127  # of an int8 digit, with either sign
+_BASE = 254  # of digits from -127 to 127: the finer one is worth a 254th of the coarser
+_GIVE_UP = 0.5  # share of unsettled rows in the first block at which int8 is not worth it
 
 
 class Ranked(NamedTuple):
@@ -48,42 +54,44 @@ class Operand:
     """Centered features, shuffled, in the precision of the matrix products.
 
     For images ``i`` and ``j`` let ``a`` be their features less the mean, times a power of two
-    that brings the largest entry to at most 1; ``u = 2^-24`` and ``U = 2^-8`` the relative error
-    of rounding to float32 and to bfloat16; ``M = max |a_j|``. Sought is the order of
-    ``x_ij = |a_j|^2 / 2 - a_i . a_j``; computed is ``v_ij = fl(fl(|a_j|^2 / 2) - g_ij)``.
+    that brings the largest entry to at most 1; ``u = 2^-24`` the relative error of rounding to
+    float32; ``M = max |a_j|``. Sought is the order of ``x_ij = |a_j|^2 / 2 - a_i . a_j``; computed
+    is ``v_ij = fl(fl(|a_j|^2 / 2) - g_ij)``, where ``g_ij`` stands for the product.
 
-    Bound: ``|v_ij - x_ij| <= errors[i] * norms[j] + rounding * |g_ij|``, whatever the order in
-    which the product is added up, also after the bound itself is subtracted in float32.
+    ``int8`` has ``a' = s q`` with whole numbers ``q`` from -127 to 127 and a scale ``s`` of each
+    image; ``g_ij = s_i s_j (q_i . q_j)``. ``int16`` has a second digit, ``a' = s (q + p / 254)``;
+    ``g_ij = s_i s_j (q_i . q_j + (q_i . p_j + p_i . q_j) / 254)``, three times the work.
+    ``float32`` has ``a' = fl(a)``.
 
-    Proof for float32. Each entry of ``a`` is rounded once: ``|a - a'| <= u |a|``, which moves the
-    product by at most ``2 u |a_i| |a_j|`` to first order. Adding up ``d`` rounded products in any
-    order is off by at most ``d u / (1 - d u) |a'_i| |a'_j|`` (Higham, Accuracy and Stability of
-    Numerical Algorithms, Section 3.1). Rounding ``|a_j|^2 / 2``, the difference and the
-    subtracted bound adds at most ``3 u (|a_j|^2 / 2 + |a_i| |a_j|)``. In all less than
-    ``u |a_j| ((d + 6) |a_i| + 2 M)``; taken are ``d + 8`` and ``4 M``, and 1 % for the terms of
-    second order, which is valid for ``d`` below 100,000. ``rounding`` is 0.
+    Bound: ``v_ij - x_ij <= e_ij`` and ``x_ij - v_ij <= e_ij + 8 u |a_j|^2 / 2``, where
+    ``e_ij = errors[i] norms[j] + norms[i] errors[j]``, also after ``e_ij`` is subtracted from
+    ``v_ij`` in float32: then it is a lower bound of ``x_ij``.
 
-    Proof for bfloat16. With ``b`` for ``a`` rounded to bfloat16 and the residual norm
-    ``r = |a - b|``, both computed in float64, Cauchy-Schwarz on ``a_i . a_j - b_i . b_j =
-    (a_i - b_i) . a_j + b_i . (a_j - b_j)`` gives ``r_i |a_j| + |b_i| r_j``, where
-    ``r_j <= q |a_j|`` for ``q = max_j r_j / |a_j| <= U``. Products of bfloat16 numbers are exact
-    in float32; their sum is off by ``d u |b_i| |b_j|`` as above. In all
-    ``|a_j| (r_i + |a_i| q)`` with 2 % for second order (``|b| <= (1 + U) |a|``), plus the
-    float32 terms above. The sum is rounded to nearest bfloat16 once at the end: ``rounding`` is
-    ``U``, with 2 % as ``g`` is the rounded one.
+    Proof. With ``r = |a - a'|``, computed in float64, Cauchy-Schwarz on ``a_i . a_j - a'_i . a'_j =
+    (a_i - a'_i) . a_j + a'_i . (a_j - a'_j)`` gives ``r_i |a_j| + |a'_i| r_j``, and
+    ``|a'_i| <= |a_i| + r_i``. Whole numbers are multiplied and added up without error, as ``d`` is
+    at most 2^16. ``int16`` leaves out ``s_i s_j (p_i . p_j) / 254^2``, at most ``l_i l_j`` with
+    ``l = s |p| / 254``; for ``k = max l / |a|`` that is at most ``k (l_i |a_j| + |a_i| l_j) / 2``.
+    ``float32`` adds up ``d`` rounded products in any order, which is off by at most ``d u / (1 -
+    d u) |a'_i| |a'_j|`` (Higham, Accuracy and Stability of Numerical Algorithms, Section 3.1):
+    half of it goes to each of ``errors[i]`` and ``errors[j]``.
+
+    Roundings to float32: of the two products of digits, the weight, their sum and the two scalings
+    at most ``7 u |a'_i| |a'_j|``; of the difference and of subtracting ``e_ij``, itself rounded
+    thrice, at most ``2 u (|a_j|^2 / 2 + |a_i| |a_j|) + 4 u e_ij``; of ``|a_j|^2 / 2`` at most
+    ``u |a_j|^2 / 2``. So ``errors`` gain ``5 u |a|`` and 1 % for the terms of second order, and
+    ``half_norms`` are less by ``4 u |a_j|^2 / 2``, which makes up for the terms in it.
 
     ``norms`` are not below ``2^-20 M``, so that the errors of float64 (``2^-53``) and of products
     that underflow stay under the margins even for images at the mean.
 
     Attributes:
         order: Shape ``(n,)``, images in the order of the rows of the operand.
-        matrix: Shape ``(n, d)``.
+        matrix: Shape ``(n, d)``; for ``int16`` ``(n, 3 d)``: coarse, fine and coarse digits.
+        sides: What tiles need beside the products, ``(n,)`` each.
         half_norms: Shape ``(n,)``, float64, ``|a_j|^2 / 2``.
-        norms: Shape ``(n,)``, float32.
-        errors: Shape ``(n,)``, float32.
-        rounding: Relative error of the products' last rounding.
-        is_by_numpy: Whether numpy's library multiplies float32 matrices, not torch's.
         half_scale: What takes squared distances of the features to half those of ``a``.
+        is_by_numpy: Whether numpy's library multiplies float32 matrices, not torch's.
     """
 
     def __init__(
@@ -91,60 +99,106 @@ class Operand:
     ) -> None:
         """Center, scale, shuffle and round the features."""
         n_images, n_dims = features.shape
-        self.features, self.order = features, order
-        self.matrix = torch.empty((n_images, n_dims), dtype=getattr(torch, precision))
+        self.features, self.order, self._n_dims = features, order, n_dims
+        self._has_fine = precision == "int16"
+        dtype = torch.float32 if precision == "float32" else torch.int8
+        self.matrix = torch.empty((n_images, (3 if self._has_fine else 1) * n_dims), dtype=dtype)
         mean = features.mean(axis=0, dtype=np.float64)  # (d,)
         largest = float(np.maximum(features.max(axis=0) - mean, mean - features.min(axis=0)).max())
         scale = 2.0 ** -np.ceil(np.log2(largest))
         self.half_scale = float(scale**2 / 2)
-        norms = np.empty(n_images)  # (n,)
-        residuals = np.empty(n_images)  # (n,)
+        scales = np.ones(n_images, dtype=np.float32)  # (n,)
+        norms, residuals, fine_norms = np.zeros((3, n_images))  # (n,) each
         for start in range(0, n_images, _PREPARED_ROWS):
             rows = slice(start, start + _PREPARED_ROWS)
             centered = (features[order[rows]] - mean) * scale  # (p, d), float64
-            rounded = torch.from_numpy(centered).to(self.matrix.dtype)  # (p, d)
-            self.matrix[rows] = rounded
             norms[rows] = np.linalg.norm(centered, axis=1)
-            residuals[rows] = np.linalg.norm(centered - rounded.double().numpy(), axis=1)
+            if precision == "float32":
+                self.matrix[rows] = torch.from_numpy(centered).float()
+                centered -= self.matrix[rows].numpy()
+            else:
+                scales[rows] = _digit_scales(centered)
+                coarse = np.rint(centered / scales[rows, None])  # (p, d)
+                self.matrix[rows, :n_dims] = torch.from_numpy(coarse)
+                centered -= coarse * scales[rows, None]
+            if self._has_fine:
+                step = scales[rows, None] / np.float64(_BASE)  # (p, 1)
+                fine = np.rint(centered / step)  # (p, d)
+                self.matrix[rows, n_dims : 2 * n_dims] = torch.from_numpy(fine)
+                self.matrix[rows, 2 * n_dims :] = torch.from_numpy(coarse)
+                fine_norms[rows] = np.linalg.norm(fine * step, axis=1)
+                centered -= fine * step
+            residuals[rows] = np.linalg.norm(centered, axis=1)
         self.half_norms = np.square(norms) / 2  # (n,)
-        greatest = norms.max()
-        floored = np.maximum(norms, 2.0**-20 * greatest)  # (n,)
-        errors = 1.01 * _FLOAT32 * ((n_dims + 8) * floored + 4 * greatest)  # (n,)
-        if precision == "bfloat16":
-            errors += 1.02 * (residuals + floored * (residuals / floored).max())
-        self.rounding = np.float32(1.02 * _BFLOAT16 if precision == "bfloat16" else 0.0)
-        self.norms = np.nextafter(floored.astype(np.float32), np.float32(np.inf))  # (n,)
-        self.errors = np.nextafter(errors.astype(np.float32), np.float32(np.inf))  # (n,)
+        floored = np.maximum(norms, 2.0**-20 * norms.max())  # (n,)
+        errors = residuals + fine_norms * (fine_norms / floored).max() / 2
+        errors += _FLOAT32 * floored * (5 + (n_dims / 2 if precision == "float32" else 0))
+        self.sides = lists.Side(
+            scales,
+            (self.half_norms * (1 - 4 * _FLOAT32)).astype(np.float32),
+            np.nextafter(floored.astype(np.float32), np.float32(np.inf)),
+            (1.01 * errors).astype(np.float32),
+        )
         is_timed = precision == "float32" and n_images >= _TIMED_IMAGES
         self.is_by_numpy = is_timed and _is_numpy_faster(n_dims)
-        self.narrow_half_norms = self.half_norms.astype(np.float32)  # (n,)
+
+    def side(self, rows: slice | NDArray[np.int64]) -> lists.Side:
+        """What tiles need of some rows beside the products."""
+        return lists.Side(*(values[rows] for values in self.sides))
+
+    def slacks(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Twice the largest error ``(b,)`` of ``v`` in each of some rows."""
+        norms, errors = self.sides.norms.astype(np.float64), self.sides.errors.astype(np.float64)
+        error = errors[rows] * norms.max() + norms[rows] * errors.max()  # (b,)
+        return 2.02 * (error + 8 * _FLOAT32 * float(self.half_norms.max()))
+
+    def count_doubtful(self, far_rank: int) -> int:
+        """Images on either side of a rank that the error may put on the other, as a rule.
+
+        Counted in some rows; where others have more, they may be left unsettled.
+        """
+        stride = -(-len(self.order) // _SAMPLED_ROWS)
+        rows = np.arange(0, len(self.order), stride)  # (b,)
+        screened = ExactRows(self.features).screen(torch.from_numpy(self.order[rows])).numpy()
+        cuts = np.partition(screened, far_rank, axis=1)[:, far_rank, None]  # (b, 1)
+        slacks = self.slacks(rows)[:, None] / self.half_scale  # (b, 1)
+        n_inner = ((cuts - slacks <= screened) & (screened <= cuts)).sum(axis=1)  # (b,)
+        n_outer = ((cuts <= screened) & (screened <= cuts + slacks)).sum(axis=1)  # (b,)
+        return min(int(1.25 * np.maximum(n_inner, n_outer).max()) + 8, _MOST_DOUBTFUL)
+
+    def products(
+        self, rows: slice | torch.Tensor, columns: slice, room: "_Room"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Products ``(b, c)`` and their finer digits, or ``(0, 0)``; they live until the next."""
+        left, right = self.matrix[rows], self.matrix[columns]  # (b, d) or (b, 3 d)
+        high, low = room.tiles(self.matrix.dtype, len(left), len(right), has_low=self._has_fine)
+        n_dims = self._n_dims
+        if self.is_by_numpy:
+            np.matmul(left.numpy(), right.numpy().T, out=high.numpy())
+        elif self.matrix.dtype == torch.float32:
+            torch.mm(left, right.T, out=high)
+        else:
+            torch._int_mm(left[:, :n_dims], right[:, :n_dims].T, out=high)
+        if self._has_fine:
+            torch._int_mm(left[:, : 2 * n_dims], right[:, n_dims:].T, out=low)
+        return high, low
 
 
 class _Room:
     """Memory for the tiles of one thread."""
 
     def __init__(self, n_entries: int) -> None:
-        self._rounded = torch.empty(n_entries, dtype=torch.bfloat16)
-        self._products, self._turned = torch.empty(n_entries), torch.empty(n_entries)
+        self._entries = torch.empty((2, n_entries), dtype=torch.int32)
 
-    def products(
-        self, operand: Operand, rows: slice | torch.Tensor, columns: slice
-    ) -> torch.Tensor:
-        """Products ``(b, c)`` in float32; they live until the next call."""
-        left, right = operand.matrix[rows], operand.matrix[columns]  # (b, d), (c, d)
-        shape = (len(left), len(right))
-        products = self._products[: shape[0] * shape[1]].view(shape)
-        if operand.is_by_numpy:
-            np.matmul(left.numpy(), right.numpy().T, out=products.numpy())
-            return products
-        if operand.matrix.dtype == torch.float32:
-            return torch.mm(left, right.T, out=products)
-        rounded = self._rounded[: shape[0] * shape[1]].view(shape)
-        return products.copy_(torch.mm(left, right.T, out=rounded))
-
-    def turned(self, products: torch.Tensor) -> torch.Tensor:
-        """The products transposed ``(c, b)``; they live until the next call."""
-        return self._turned[: products.numel()].view(products.shape[::-1]).copy_(products.T)
+    def tiles(
+        self, dtype: torch.dtype, n_rows: int, n_columns: int, *, has_low: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two tiles ``(b, c)``, or one and ``(0, 0)``, of four-byte entries."""
+        entries = self._entries.view(dtype if dtype == torch.float32 else torch.int32)
+        size = n_rows * n_columns
+        high = entries[0, :size].view(n_rows, n_columns)
+        low = entries[1, :size].view(n_rows, n_columns) if has_low else high[:0, :0]
+        return high, low
 
 
 class TilePass:
@@ -154,7 +208,12 @@ class TilePass:
     """
 
     def __init__(
-        self, operand: Operand, n_neighbors: int, far_rank: int | None, block_size: int | None
+        self,
+        operand: Operand,
+        precision: Precision,
+        n_neighbors: int,
+        far_rank: int | None,
+        block_size: int | None,
     ) -> None:
         """Note what is sought."""
         self._operand = operand
@@ -162,137 +221,130 @@ class TilePass:
         self._n_neighbors = n_neighbors
         self._far_rank = far_rank
         self._block_size = block_size or _BLOCK_SIZE
-        is_coarse = operand.matrix.dtype == torch.bfloat16
+        self._is_bound = precision == "int8"
+        n_doubtful = 0
+        if far_rank is not None and not self._is_bound:
+            n_doubtful = operand.count_doubtful(far_rank)
+        self._far_place = lists.FarRank(far_rank or 0, self._n_images, n_doubtful)
         # Beyond the k sought, as many as the error of the screening may put before them.
-        self._n_kept = n_neighbors + (64 + n_neighbors if is_coarse else 16)
+        self._n_kept = n_neighbors + (64 + 2 * n_neighbors if precision == "int8" else 16)
 
-    def triangle(self, n_rows: int) -> Iterator[tuple[Ranked, NDArray[np.int64]]]:
+    def triangle(self, n_rows: int) -> Iterator[_Settled]:
         """Rank the first ``n_rows`` images of the operand, by tiles on and above the diagonal.
 
-        A tile serves its rows, and transposed those of its columns that are sought too. Each
-        thread takes the next tile; the rows of a block are complete when they have seen all
-        columns, in whatever order.
+        A tile serves its rows, and its columns as far as they are sought too. Each thread takes
+        the next tile; the rows of a block are complete when they have seen all images, in
+        whatever order.
 
         Yields:
             Settled rows of a block, and the images of its unsettled ones.
         """
-        near, far = self._lists(n_rows)
-        blocks = self._blocks(n_rows)
-        locks = [Lock() for _ in blocks]
-        n_seen = [0 for _ in blocks]
+        near, far = self._lists(np.arange(n_rows))
+        sought = self._slices(0, n_rows)
+        blocks = sought + self._slices(n_rows, self._n_images)
+        locks = [Lock() for _ in sought]
+        n_seen = [0 for _ in sought]
 
-        def scan(block: int, products: torch.Tensor, columns: slice) -> list[_Settled]:
-            rows = blocks[block]
-            with locks[block]:
-                self._scan(products, rows, rows.start, columns, n_seen[block], near, far)
-                n_seen[block] += columns.stop - columns.start
-                is_complete = n_seen[block] == self._n_images
-            if not is_complete:
-                return []
-            return [self._settle(np.arange(rows.start, rows.stop), rows.start, near, far)]
+        def read(tile: tuple[int, int], room: _Room) -> list[_Settled]:
+            served = [block for block in sorted(set(tile)) if block < len(sought)]
+            rows, columns = (blocks[block] for block in tile)
+            # Empty lists take in whole rows at once, but columns one entry after the other: the
+            # first tile of each row is not shared.
+            is_shared = len(served) == 2 and tile[0] > 0
+            high, low = self._operand.products(rows, columns, room)  # (b, c) each
+            with ExitStack() as stack:
+                for block in served:
+                    stack.enter_context(locks[block])
+                seen = (n_seen[tile[0]], n_seen[tile[1]] if is_shared else 0)
+                self._scan(high, low, rows, rows.start, columns, near, far, seen, is_shared)
+                if len(served) == 2 and not is_shared:
+                    high, low = self._operand.products(columns, rows, room)  # (c, b) each
+                    seen = (n_seen[tile[1]], 0)
+                    self._scan(high, low, columns, columns.start, rows, near, far, seen, False)
+                n_seen[served[0]] += columns.stop - columns.start
+                if len(served) == 2:
+                    n_seen[served[1]] += rows.stop - rows.start
+                complete = [blocks[block] for block in served if n_seen[block] == self._n_images]
+            return [
+                self._settle(np.arange(block.start, block.stop), block.start, near, far)
+                for block in complete
+            ]
 
-        def read(tile: tuple[int, slice], room: _Room) -> list[_Settled]:
-            block, columns = tile
-            rows = blocks[block]
-            products = room.products(self._operand, rows, columns)  # (b, c)
-            if columns.start == rows.start:
-                products.fill_diagonal_(float(kernels.OWN))
-            settled = scan(block, products, columns)
-            if rows.stop <= columns.start and columns.stop <= n_rows:
-                turned = room.turned(products)  # (c, b)
-                for start in range(0, len(turned), self._block_size):
-                    other = (columns.start + start) // self._block_size
-                    settled += scan(other, turned[start : start + self._block_size], rows)
-            return settled
-
-        tiles = [len(self._columns(rows, n_rows)) for rows in blocks]
-        pairs = (
-            (block, columns)
-            for block, rows in enumerate(blocks)
-            for columns in self._columns(rows, n_rows)
-        )
-        with tqdm(total=sum(tiles), desc="mine_neighbors", unit="tile", disable=None) as progress:
-            for settled in _in_threads(read, pairs, 2 * self._block_size**2):
+        tiles = [(row, column) for row in range(len(sought)) for column in range(row, len(blocks))]
+        with tqdm(total=len(tiles), desc="mine_neighbors", unit="tile", disable=None) as progress:
+            for settled in _in_threads(read, tiles, self._block_size**2):
                 progress.update()
                 yield from settled
 
-    def rectangle(self, positions: NDArray[np.int64]) -> Iterator[tuple[Ranked, NDArray[np.int64]]]:
+    def rectangle(self, positions: NDArray[np.int64]) -> Iterator[_Settled]:
         """Rank the images at some places of the operand, by tiles against all columns.
 
         Yields:
             As :meth:`triangle`.
         """
+        columns = self._slices(0, self._n_images)
 
         def read(block: NDArray[np.int64], room: _Room) -> _Settled:
-            near, far = self._lists(len(block))
-            for column in range(0, self._n_images, 2 * self._block_size):
-                columns = slice(column, min(column + 2 * self._block_size, self._n_images))
-                products = room.products(self._operand, torch.from_numpy(block), columns)  # (b, c)
-                own = np.flatnonzero((block >= columns.start) & (block < columns.stop))
-                products[own, block[own] - columns.start] = float(kernels.OWN)
-                self._scan(products, block, 0, columns, column, near, far)
+            near, far = self._lists(block)
+            rows = torch.from_numpy(block)
+            for part in columns:
+                high, low = self._operand.products(rows, part, room)  # (b, c) each
+                self._scan(high, low, block, 0, part, near, far, (part.start, 0), False)
             return self._settle(block, 0, near, far)
 
         starts = range(0, len(positions), self._block_size)
         blocks = (positions[start : start + self._block_size] for start in starts)  # (b,) each
-        yield from _in_threads(read, blocks, 2 * self._block_size**2)
+        yield from _in_threads(read, blocks, self._block_size**2)
 
-    def _lists(self, n_rows: int) -> tuple[kernels.NearLists, kernels.FarWindows]:
-        near = kernels.near_lists(n_rows, self._n_kept)
-        if self._far_rank is None:
-            return near, kernels.far_windows(0, 0, self._n_images)
-        return near, kernels.far_windows(n_rows, self._far_rank, self._n_images)
+    def _lists(self, rows: NDArray[np.int64]) -> tuple[lists.NearLists, lists.FarWindows]:
+        near = lists.near_lists(self._n_kept, self._operand.slacks(rows).astype(np.float32))
+        n_windows = 0 if self._far_rank is None else len(rows)
+        return near, lists.far_windows(n_windows, self._far_place)
 
-    def _blocks(self, n_rows: int) -> list[slice]:
-        starts = range(0, n_rows, self._block_size)
-        return [slice(start, min(start + self._block_size, n_rows)) for start in starts]
-
-    def _columns(self, rows: slice, n_rows: int) -> list[slice]:
-        """The diagonal tile, then those of other rows sought, then those of images that are not."""
-        parts = [rows]
-        for first, last in ((rows.stop, n_rows), (n_rows, self._n_images)):
-            starts = range(first, last, 2 * self._block_size)
-            parts += [slice(start, min(start + 2 * self._block_size, last)) for start in starts]
-        return parts
+    def _slices(self, first: int, last: int) -> list[slice]:
+        starts = range(first, last, self._block_size)
+        return [slice(start, min(start + self._block_size, last)) for start in starts]
 
     def _scan(
         self,
-        products: torch.Tensor,
+        high: torch.Tensor,
+        low: torch.Tensor,
         rows: slice | NDArray[np.int64],
         first_row: int,
         columns: slice,
-        n_before: int,
-        near: kernels.NearLists,
-        far: kernels.FarWindows,
+        near: lists.NearLists,
+        far: lists.FarWindows,
+        n_seen: tuple[int, int],
+        is_for_columns: bool,
     ) -> None:
-        operand = self._operand
-        kernels.scan(
-            products.numpy(),
-            operand.narrow_half_norms[columns],
-            operand.norms[columns],
-            operand.errors[rows],
-            operand.rounding,
+        lists.scan(
+            high.numpy(),
+            low.numpy(),
+            np.float32(1 / _BASE),
+            self._operand.side(rows),
+            self._operand.side(columns),
             near,
             far,
             first_row,
             columns.start,
-            n_before,
+            is_for_columns,
+            *n_seen,
+            self._n_neighbors,
             self._n_kept,
-            self._n_images,
-            self._far_rank or 0,
+            self._far_place,
         )
 
     def _settle(
         self,
         positions: NDArray[np.int64],
         first_row: int,
-        near: kernels.NearLists,
-        far: kernels.FarWindows,
-    ) -> tuple[Ranked, NDArray[np.int64]]:
+        near: lists.NearLists,
+        far: lists.FarWindows,
+    ) -> _Settled:
         operand = self._operand
         indices = np.empty((len(positions), self._n_neighbors), dtype=np.int64)
         squared = np.empty((len(positions), self._n_neighbors))
-        is_settled = kernels.settle_near(
+        is_settled = settling.settle_near(
             operand.features,
             operand.order,
             positions,
@@ -303,22 +355,35 @@ class TilePass:
             indices,
             squared,
         )
-        far_squared = np.empty(0)
+        far_radius = np.empty(0, dtype=np.float32)
         if self._far_rank is not None:
-            slacks = 2.0 * operand.errors[positions].astype(np.float64) * operand.norms.max()
-            far_squared = kernels.settle_far(
-                operand.features, operand.order, positions, slacks, far, first_row, self._far_rank
-            )
+            far_squared = self._settle_far(positions, first_row, far, self._far_rank)  # (b,)
             is_settled &= far_squared >= 0
-            far_squared = far_squared[is_settled]
+            far_radius = np.sqrt(far_squared[is_settled]).astype(np.float32)
+            if self._is_bound:
+                far_radius = np.nextafter(far_radius, np.float32(np.inf))
         rows = operand.order[positions]
         ranked = Ranked(
             rows[is_settled],
             indices[is_settled],
             np.sqrt(squared[is_settled]).astype(np.float32),
-            np.sqrt(far_squared).astype(np.float32),
+            far_radius,
         )
         return ranked, rows[~is_settled]
+
+    def _settle_far(
+        self, positions: NDArray[np.int64], first_row: int, far: lists.FarWindows, far_rank: int
+    ) -> NDArray[np.float64]:
+        operand = self._operand
+        slacks = operand.slacks(positions)
+        if self._is_bound:
+            half_norms = operand.half_norms[positions]
+            return settling.bound_far(
+                half_norms, operand.half_scale, slacks, far, first_row, far_rank
+            )
+        return settling.settle_far(
+            operand.features, operand.order, positions, slacks, far, first_row, far_rank
+        )
 
 
 def rank_rows(
@@ -338,8 +403,8 @@ def rank_rows(
         rows: Shape ``(m,)``, distinct images to rank the others for.
         n_neighbors: tau_1 of the paper.
         far_rank: tau_2 of the paper; None leaves the far radius out.
-        precision: Of the matrix products; ``bfloat16`` without a far rank only.
-        block_size: Rows of a tile; by default 1024.
+        precision: Of the matrix products; ``int8`` gives a bound of the far radius from above.
+        block_size: Rows and columns of a tile; by default 768.
         keep: Called with the settled rows of each block.
 
     Returns:
@@ -355,26 +420,42 @@ def rank_rows(
         if 2 * len(rows) >= n_images:
             order = np.concatenate([order[is_sought[order]], order[~is_sought[order]]])
             operand = Operand(features, order, precision)
-            blocks = TilePass(operand, n_neighbors, far_rank, block_size).triangle(len(rows))
+            blocks = TilePass(operand, precision, n_neighbors, far_rank, block_size).triangle(
+                len(rows)
+            )
         else:
             operand = Operand(features, order, precision)
             positions = np.flatnonzero(is_sought[order])
-            blocks = TilePass(operand, n_neighbors, far_rank, block_size).rectangle(positions)
+            blocks = TilePass(operand, precision, n_neighbors, far_rank, block_size).rectangle(
+                positions
+            )
         for ranked, missing in blocks:
             keep(ranked)
             n_found += len(ranked.rows)
             is_sought[ranked.rows] = False
             unsettled.append(missing)
-            if precision == "bfloat16" and len(missing) > _GIVE_UP * (len(missing) + n_found):
-                logger.info("bfloat16 settles too few rows of these features: it is given up")
+            if precision == "int8" and len(missing) > _GIVE_UP * (len(missing) + n_found):
+                logger.info("int8 settles too few rows of these features: it is given up")
                 break
     return np.flatnonzero(is_sought)
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices faster than float32 ones."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
+@cache
+def has_int8() -> bool:
+    """Whether the processor multiplies int8 matrices fast, and adds the products up exactly."""
+    names = ("_is_vnni_supported", "_is_amx_tile_supported")
+    if not any(getattr(torch.cpu, name, bool)() for name in names):
+        return False
+    largest = torch.full((16, 1024), _LARGEST, dtype=torch.int8)  # units without it saturate
+    return bool((torch._int_mm(largest, -largest.T) == -1024 * _LARGEST**2).all())
+
+
+def _digit_scales(centered: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What a unit of the digits of each row ``(p, d)`` is worth, ``(p,)``; 1 for rows of zeros."""
+    scales = (np.abs(centered).max(axis=1) / _LARGEST).astype(np.float32)  # (p,)
+    scales = np.nextafter(scales, np.float32(np.inf))  # no digit exceeds the largest
+    scales[scales < np.finfo(np.float32).tiny] = 1.0
+    return scales
 
 
 def _in_threads(
@@ -424,8 +505,8 @@ def _is_numpy_faster(n_dims: int) -> bool:
 
     On an AMD EPYC the second was up to 20 % faster, on Intel Xeons the first.
     """
-    left, right = torch.ones(_BLOCK_SIZE, n_dims), torch.ones(2 * _BLOCK_SIZE, n_dims)
-    products = torch.empty(_BLOCK_SIZE, 2 * _BLOCK_SIZE)
+    left, right = torch.ones(_BLOCK_SIZE, n_dims), torch.ones(_BLOCK_SIZE, n_dims)
+    products = torch.empty(_BLOCK_SIZE, _BLOCK_SIZE)
 
     def fastest(multiply: Callable[[], object]) -> float:
         times = []

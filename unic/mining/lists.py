@@ -1,0 +1,388 @@
+"""What a pass keeps of each row: images that may be near, and those about the far rank.
+
+A tile holds the products of centered features of some rows and some columns, and serves both: for
+row ``i`` images are ordered by ``x_ij = |a_j|^2 / 2 - a_i . a_j``, for column ``j`` by ``x_ji``.
+Either is half the squared distance, less a constant.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from unic.mining.vectors import LANES, pack
+
+_ROOM = 96  # entries that a list gains before it is cut back
+_STRETCH = 64  # columns between which those below a window are counted
+_BISECTIONS = 50  # they tell all but ties apart
+_DEVIATIONS = 4.0  # of the rank of the far radius among the images seen so far
+
+
+class Side(NamedTuple):
+    """What is known of ``b`` images beside products (:class:`unic.mining.tiles.Operand`)."""
+
+    scales: NDArray[np.float32]  # (b,)
+    half_norms: NDArray[np.float32]  # (b,)
+    norms: NDArray[np.float32]  # (b,)
+    errors: NDArray[np.float32]  # (b,)
+
+
+class FarRank(NamedTuple):
+    """The place of the far radius in each row."""
+
+    rank: int  # tau_2 of the paper
+    n_images: int
+    n_doubtful: int  # images about it that estimates may put on the wrong side, as a rule
+
+
+class NearLists(NamedTuple):
+    """Images that may be among the nearest of each of ``m`` rows."""
+
+    values: NDArray[np.float32]  # (m, w), lower bounds of x
+    columns: NDArray[np.int32]  # (m, w)
+    counts: NDArray[np.int32]  # (m,)
+    cuts: NDArray[np.float32]  # (m,), no image left out has a lower bound under it
+    reaches: NDArray[np.float32]  # (m,), how far x may exceed its lower bound
+
+
+class FarWindows(NamedTuple):
+    """Images about the far rank of each of ``m`` rows."""
+
+    values: NDArray[np.float32]  # (m, w), estimates of x
+    columns: NDArray[np.int32]  # (m, w)
+    counts: NDArray[np.int32]  # (m,)
+    lows: NDArray[np.float32]  # (m,), those left out below are at most here
+    highs: NDArray[np.float32]  # (m,), those left out above are at least here
+    below: NDArray[np.int32]  # (m,), images left out below
+
+
+class _Scratch(NamedTuple):
+    """Room for one row of a tile of ``c`` columns, padded to whole vectors where packed."""
+
+    products: NDArray[np.float32]  # (c,)
+    spreads: NDArray[np.float32]  # (c,), bounds of the error
+    estimates: NDArray[np.float32]  # (c,)
+    listed: NDArray[np.float32]  # (c',), NaN where of no interest
+    hits: NDArray[np.float32]  # (c' + 16,), the others
+    places: NDArray[np.int32]  # (c' + 16,)
+
+
+def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
+    """Empty lists that hold the ``n_kept`` least lower bounds, and some more for a while."""
+    n_rows = len(reaches)
+    shape = (n_rows, n_kept + _ROOM)
+    return NearLists(
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.int32),
+        np.zeros(n_rows, dtype=np.int32),
+        np.full(n_rows, np.inf, dtype=np.float32),
+        reaches,
+    )
+
+
+def far_windows(n_rows: int, far_rank: FarRank) -> FarWindows:
+    """Empty windows wide enough for the drift of the far rank, see :func:`scan`."""
+    margin = _margin(far_rank.n_images // 2, far_rank) + far_rank.n_doubtful  # at least the widest
+    shape = (n_rows, 2 * (margin + LANES) + _ROOM)
+    return FarWindows(
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.int32),
+        np.zeros(n_rows, dtype=np.int32),
+        np.full(n_rows, -np.inf, dtype=np.float32),
+        np.full(n_rows, np.inf, dtype=np.float32),
+        np.zeros(n_rows, dtype=np.int32),
+    )
+
+
+@njit(nogil=True, cache=True)
+def scan(
+    high: NDArray[np.int32],
+    low: NDArray[np.int32],
+    low_weight: np.float32,
+    rows: Side,
+    columns: Side,
+    near: NearLists,
+    far: FarWindows,
+    first_row: int,
+    first_column: int,
+    is_for_columns: bool,
+    n_row_seen: int,
+    n_column_seen: int,
+    n_neighbors: int,
+    n_kept: int,
+    far_rank: FarRank,
+) -> None:
+    """Read a tile once: list what may be near and what lies about the far rank.
+
+    Images come in random order, so that the share of them inside the far radius is known closely
+    all along: a window of about ``4 sqrt(far_rank)`` images about the expected rank holds the one
+    sought (Munro and Paterson, 1980); those left out are counted, on either side.
+
+    Args:
+        high: Shape ``(b, c)``, int32 or float32, products of rows and columns.
+        low: Same shape and dtype, their finer digits; or ``(0, 0)``.
+        low_weight: What the finer digits are worth.
+        rows: The ``b`` images of the rows.
+        columns: The ``c`` images of the columns.
+        near: Lists of the rows, and of the columns if the tile is for them too.
+        far: Windows of the same, or of none to skip them.
+        first_row: Row of ``near`` and ``far`` that the tile's rows start at.
+        first_column: Image that the columns start at, and row of ``near`` and ``far``.
+        is_for_columns: Whether the columns have lists; the rows are then images ``first_row`` on.
+        n_row_seen: Images that the rows have seen in tiles before.
+        n_column_seen: Images that the columns have seen in tiles before.
+        n_neighbors: tau_1 of the paper.
+        n_kept: Length that the near lists are cut back to, where bounds do not tell more.
+        far_rank: What the windows look for.
+    """
+    n_columns = high.shape[1]
+    n_padded = -(-n_columns // LANES) * LANES
+    scratch = _Scratch(
+        np.empty(n_columns, dtype=np.float32),
+        np.empty(n_columns, dtype=np.float32),
+        np.empty(n_columns, dtype=np.float32),
+        np.full(n_padded, np.nan, dtype=np.float32),
+        np.empty(n_padded + LANES, dtype=np.float32),
+        np.empty(n_padded + LANES, dtype=np.int32),
+    )
+    has_far = len(far.counts) > 0
+    for r in range(len(high)):
+        row = first_row + r
+        fine = low[r if len(low) > 0 else 0 : r + 1 if len(low) > 0 else 0]
+        _multiply(high[r], fine, low_weight, rows, r, columns, scratch)
+        for c in range(n_columns):
+            scratch.estimates[c] = columns.half_norms[c] - scratch.products[c]
+        _list_near(near, row, first_column, n_neighbors, n_kept, scratch)
+        if has_far:
+            _list_far(far, row, first_column, n_row_seen, far_rank, scratch)
+        if is_for_columns:
+            for c in range(n_columns):
+                scratch.estimates[c] = rows.half_norms[r] - scratch.products[c]
+            _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch)
+        if is_for_columns and has_far:
+            n_seen = n_column_seen + r
+            _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch)
+
+
+@njit(cache=True)
+def order_statistic(values: NDArray[np.float32], place: int) -> float:
+    """The value at a place of the order, counted from 0."""
+    bound, _ = _thresholds(values, place + 1, place + 1)
+    n_under = 0
+    under, above = np.float32(-np.inf), np.float32(np.inf)
+    for c in range(len(values)):
+        if values[c] < bound:
+            n_under += 1
+            under = max(under, values[c])
+        else:
+            above = min(above, values[c])
+    return under if n_under > place else above
+
+
+@njit(cache=True)
+def _multiply(high, fine, weight, rows, r, columns, scratch):
+    """Products of one row with all columns, and how far off they may be."""
+    products, spreads = scratch.products, scratch.spreads
+    scale, norm, error = rows.scales[r], rows.norms[r], rows.errors[r]
+    if len(fine) > 0:
+        for c in range(len(high)):
+            digits = np.float32(high[c]) + weight * np.float32(fine[0, c])
+            products[c] = scale * (columns.scales[c] * digits)
+    else:
+        for c in range(len(high)):
+            products[c] = scale * (columns.scales[c] * np.float32(high[c]))
+    for c in range(len(high)):
+        spreads[c] = error * columns.norms[c] + norm * columns.errors[c]
+
+
+@njit(cache=True)
+def _list_near(near, row, first_column, n_neighbors, n_kept, scratch):
+    """List what may be near a row."""
+    _, spreads, estimates, listed, hits, places = scratch
+    values, columns, counts, cuts, _ = near
+    cut = cuts[row]
+    for c in range(len(estimates)):
+        bound = estimates[c] - spreads[c]
+        listed[c] = bound if bound <= cut else np.nan
+    n_hits, width = pack(listed, hits, places), values.shape[1]
+    for hit in range(n_hits):
+        if counts[row] == width:
+            _cut_near(near, row, n_neighbors, n_kept)
+        if hits[hit] <= cuts[row]:
+            count = counts[row]
+            values[row, count], columns[row, count] = hits[hit], first_column + places[hit]
+            counts[row] = count + 1
+
+
+@njit(cache=True)
+def _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch):
+    """List a row with the columns that it may be near to."""
+    _, spreads, estimates, listed, hits, places = scratch
+    values, columns, counts, cuts, _ = near
+    own_cuts = cuts[first_column : first_column + len(estimates)]
+    for c in range(len(estimates)):
+        bound = estimates[c] - spreads[c]
+        listed[c] = bound if bound <= own_cuts[c] else np.nan
+    n_hits, width = pack(listed, hits, places), values.shape[1]
+    for hit in range(n_hits):
+        column = first_column + places[hit]
+        if counts[column] == width:
+            _cut_near(near, column, n_neighbors, n_kept)
+        if hits[hit] <= cuts[column]:
+            count = counts[column]
+            values[column, count], columns[column, count] = hits[hit], row
+            counts[column] = count + 1
+
+
+@njit(cache=True)
+def _list_far(far, row, first_column, n_seen, far_rank, scratch):
+    """Put what lies about the far rank of a row into its window, and count what is below."""
+    _, _, estimates, listed, hits, places = scratch
+    values, columns, counts, lows, highs, below = far
+    n_below = _mark(estimates, lows[row], highs[row], listed)
+    n_hits, count = pack(listed, hits, places), counts[row]
+    if count + n_hits <= values.shape[1]:
+        for hit in range(n_hits):
+            values[row, count + hit] = hits[hit]
+            columns[row, count + hit] = first_column + places[hit]
+        counts[row] = count + n_hits
+        below[row] += n_below
+        return
+    for start in range(0, len(estimates), _STRETCH):  # what is below is known at each narrowing
+        part = listed[start : start + _STRETCH]
+        stretch = estimates[start : start + _STRETCH]
+        below[row] += _mark(stretch, lows[row], highs[row], part)
+        for hit in range(pack(part, hits, places)):
+            column, seen = first_column + start + places[hit], n_seen + start + len(stretch)
+            _add_far(far, row, hits[hit], column, seen, far_rank)
+
+
+@njit(cache=True)
+def _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch):
+    """Put a row into the windows of the columns at whose far rank it may be."""
+    _, _, estimates, listed, hits, places = scratch
+    values, columns, counts, _, _, _ = far
+    ends = slice(first_column, first_column + len(estimates))
+    lows, highs, below = far.lows[ends], far.highs[ends], far.below[ends]
+    for c in range(len(estimates)):
+        below[c] += estimates[c] < lows[c]
+        listed[c] = estimates[c] if lows[c] <= estimates[c] <= highs[c] else np.nan
+    width = values.shape[1]
+    for hit in range(pack(listed, hits, places)):
+        column = first_column + places[hit]
+        count = counts[column]
+        if count < width:
+            values[column, count], columns[column, count] = hits[hit], row
+            counts[column] = count + 1
+        else:
+            _add_far(far, column, hits[hit], row, n_seen, far_rank)
+
+
+@njit(cache=True)
+def _mark(estimates, low, high, listed):
+    """Copy the estimates from ``low`` to ``high``, NaN for others; count those below."""
+    n_below = 0
+    for c in range(len(estimates)):
+        n_below += estimates[c] < low
+        listed[c] = estimates[c] if low <= estimates[c] <= high else np.nan
+    return n_below
+
+
+@njit(cache=True)
+def _cut_near(near, row, n_neighbors, n_kept):
+    """Leave out what cannot be a neighbor, and as much more as it takes to make room.
+
+    The ``k``-th least ``x`` is at most the ``k``-th least lower bound and the reach.
+    """
+    values, columns = near.values[row], near.columns[row]
+    _, last = _thresholds(values, n_neighbors, n_neighbors + 4)
+    cut = last + near.reaches[row]
+    n_under = 0
+    for place in range(len(values)):
+        n_under += values[place] <= cut
+    if n_under > n_kept + LANES:
+        _, cut = _thresholds(values, n_kept, n_kept + LANES)
+    count, _ = _cut_back(values, columns, np.float32(-np.inf), cut)
+    if count < n_neighbors or count == len(values):  # too many ties: leave the row to others
+        count, cut = 0, np.float32(-np.inf)
+    near.counts[row], near.cuts[row] = count, cut
+
+
+@njit(cache=True)
+def _add_far(far, row, value, column, n_seen, far_rank):
+    """Put an image into the window; where it is full, narrow it first."""
+    if far.counts[row] == far.values.shape[1]:
+        _narrow(far, row, n_seen, far_rank)
+    if value < far.lows[row]:
+        far.below[row] += 1
+    elif value <= far.highs[row]:
+        count = far.counts[row]
+        far.values[row, count], far.columns[row, count] = value, column
+        far.counts[row] = count + 1
+
+
+@njit(cache=True)
+def _narrow(far, row, n_seen, far_rank):
+    values, columns, count = far.values[row], far.columns[row], far.counts[row]
+    low, high = far.lows[row], far.highs[row]
+    place = far_rank.rank * n_seen // far_rank.n_images - far.below[row]
+    margin = _margin(n_seen, far_rank)
+    if place - margin > 0:
+        low, _ = _thresholds(values, max(place - margin - LANES, 0), place - margin)
+    if place + margin < count:
+        _, high = _thresholds(values, place + margin, place + margin + LANES)
+    count, n_below = _cut_back(values, columns, low, high)
+    if count == len(values):  # too many ties, as above
+        count, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
+    far.below[row] += n_below
+    far.counts[row], far.lows[row], far.highs[row] = count, low, high
+
+
+@njit(cache=True)
+def _thresholds(values, fewest, most):
+    """Find a bound under which between ``fewest`` and ``most`` of the values lie, by bisection.
+
+    It is given twice. Where ties leave none, the first has fewer under it, the second more.
+    """
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for c in range(len(values)):
+        low = min(low, values[c])
+        high = max(high, values[c])
+    for _ in range(_BISECTIONS):
+        middle = low + (high - low) * np.float32(0.5)
+        n_under = 0
+        for c in range(len(values)):
+            n_under += values[c] < middle
+        if n_under < fewest:
+            low = middle
+        elif n_under > most:
+            high = middle
+        else:
+            return middle, middle
+    return low, high
+
+
+@njit(cache=True)
+def _cut_back(values, columns, low, high):
+    """Keep the values from ``low`` to ``high``; give their number and that of those below."""
+    kept, below = 0, 0
+    for place in range(len(values)):
+        value = values[place]
+        values[kept], columns[kept] = value, columns[place]
+        kept += low <= value <= high
+        below += value < low
+    return kept, below
+
+
+@njit(cache=True)
+def _margin(n_seen, far_rank):
+    """Ranks to keep on either side of the expected one, after ``n_seen`` images.
+
+    Of images seen in random order, those inside the far radius number ``far_rank n_seen / n`` on
+    average, hypergeometrically: kept are four standard deviations, and images that estimates may
+    put on the wrong side. A row that strays further is found out in the end and ranked anew.
+    """
+    inside, seen = far_rank.rank / far_rank.n_images, n_seen / far_rank.n_images
+    deviation = np.sqrt(far_rank.n_images * inside * (1 - inside) * seen * (1 - seen))
+    return int(_DEVIATIONS * deviation + far_rank.n_doubtful * seen) + 8
