@@ -9,12 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from unic.mining.approximate import FaissEngine, search
-from unic.mining.checkpoints import Checkpoint
+from unic.mining.checkpoints import Checkpoint, checkpoint_beside
 from unic.mining.distances import ExactRows, check_features, check_spread
 from unic.mining.panels import rank_panels
 from unic.mining.tiles import Precision, Ranked, has_bfloat16, rank_rows
 
-__all__ = ["Engine", "MiningStats", "Neighbors", "check_features", "mine_neighbors"]
+__all__ = [
+    "Engine",
+    "MiningStats",
+    "Neighbors",
+    "check_features",
+    "checkpoint_beside",
+    "mine_neighbors",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +95,9 @@ def mine_neighbors(
             radius is exact in all cases and takes the full pass.
         precision: Of the products on a CPU. ``auto`` takes bfloat16 where the processor has units
             for it and no far radius is asked for: telling the far rank exactly takes float32.
-        checkpoint: Folder to keep finished rows in; a pass that finds some there goes on with the
-            rest. Delete it when the result is stored.
+        checkpoint: Folder to keep finished rows of the exact pass in; a pass that finds some there
+            goes on with the rest, and starts anew where they are of other features or parameters.
+            Delete it when the result is stored (:func:`checkpoint_beside` does).
 
     Returns:
         Indices ``(n, k)`` int64, their Euclidean distances ``(n, k)`` float32, the far radius
@@ -97,7 +105,7 @@ def mine_neighbors(
 
     Raises:
         ValueError: If the ranks are out of order, or the features are not a finite float32 matrix
-            (names the first such row), or are constant; if the checkpoint is of others.
+            (names the first such row), or are constant; if the checkpoint is damaged.
         OSError: If the disk has no room for the checkpoint.
     """
     n_images, n_dims = check_features(features).shape
@@ -232,8 +240,6 @@ def _mine_with_faiss(
     engine: FaissEngine,
     checkpoint: Path | None,
 ) -> Neighbors:
-    if checkpoint is not None:
-        raise ValueError(f"checkpoint must be None for engine {engine}, got {checkpoint}")
     n_images = len(features)
     indices, distances, missing = search(features, n_neighbors, engine=engine, device=device)
     exact = ExactRows(features)
@@ -249,12 +255,13 @@ def _mine_with_faiss(
         truth = exact.nearest(block, n_neighbors=n_neighbors, far_rank=None)[0]
         pairs = zip(indices[block], truth, strict=True)
         n_found += sum(len(np.intersect1d(found, true)) for found, true in pairs)
-    far_radius = np.empty(0, dtype=np.float32)
+    far_radius, n_resumed = np.empty(0, dtype=np.float32), 0
     if far_rank is not None:
         mining = _Mining(features, 1, far_rank, torch.device(device), None)
-        far_radius = mining.run("float32", None).far_radius
+        exact_pass = mining.run("float32", checkpoint)
+        far_radius, n_resumed = exact_pass.far_radius, exact_pass.stats.resumed
     recall = n_found / (len(sample) * n_neighbors)
-    stats = MiningStats(engine, "float32", 0, 0, len(missing), recall)
+    stats = MiningStats(engine, "float32", n_resumed, 0, len(missing), recall)
     return Neighbors(indices, distances, far_radius, stats)
 
 

@@ -17,6 +17,7 @@ rule mine_neighbors:
         n_neighbors=value("neighbors.n_neighbors"),
         far_rank=value("neighbors.far_rank"),
         metric=value("neighbors.metric"),
+        engine=value("neighbors.engine"),
         code=script_digest("mine_neighbors.py"),
     message:
         "Mining {params.n_neighbors} neighbors of every image of {wildcards.experiment}"
