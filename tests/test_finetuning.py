@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.backbones import Backbone, ClusterHead, load_backbone
-from unic.cleaning import Positives, PositiveSampler
+from unic.cleaning import PositiveSampler
 from unic.data.datasets import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
@@ -67,9 +67,7 @@ def rows_of(*, same: bool) -> NDArray[np.int64]:
 def make_pairs(known_labels: NDArray[np.int64] | None = None) -> Pairs:
     if known_labels is None:
         known_labels = np.full(N_IMAGES, -1, dtype=np.int64)
-    indices = rows_of(same=True)
-    size, is_clean = np.full(N_IMAGES, 16, dtype=np.int32), np.ones(N_IMAGES, dtype=np.bool_)
-    sampler = PositiveSampler(Positives(size, is_clean, indices), known_labels)
+    sampler = PositiveSampler(rows_of(same=True), known_labels)
     return Pairs(sampler, rows_of(same=False))
 
 

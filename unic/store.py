@@ -38,6 +38,7 @@ SHAPES: dict[str, dict[str, tuple[str, str]]] = {
     "positives": {
         "union_size": ("n", "int32"),
         "is_clean": ("n", "bool"),
+        "reciprocity": ("n", "float32"),
         "indices": ("n k", "int64"),
     },
     "negatives": {"indices": ("n m", "int64")},

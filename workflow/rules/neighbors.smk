@@ -38,11 +38,15 @@ rule clean_neighbors:
     conda:
         "../../environment.yml"
     threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
     params:
         max_union_size=value("cleaning.max_union_size"),
+        quantile=value("cleaning.quantile"),
         code=script_digest("clean_neighbors.py"),
     message:
-        "Keeping the neighbors of {wildcards.experiment} with unions of at most {params.max_union_size}"
+        "Keeping the neighbors of {wildcards.experiment} with small unions"
     script:
         "../scripts/clean_neighbors.py"
 

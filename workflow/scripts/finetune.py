@@ -1,6 +1,6 @@
 """Train the last block and the head with positive and negative neighbors (Eqs. 5-9)."""
 
-from unic.cleaning import Positives, PositiveSampler
+from unic.cleaning import PositiveSampler
 from unic.data.datasets import open_images
 from unic.data.index import read_index
 from unic.data.loaders import ViewLoader
@@ -10,7 +10,7 @@ from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune
 from unic.jobs import job
 from unic.models import make_model, save_model
-from unic.store import check_same_images, open_store, read_all
+from unic.store import check_same_images, open_store
 
 with job(snakemake.log[0], threads=snakemake.threads):
     positives = open_store(snakemake.input.positives, kind="positives")
@@ -30,7 +30,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         augmentation=snakemake.params.augmentation,
         n_workers=snakemake.threads,
     )
-    sampler = PositiveSampler(Positives(**read_all(positives)), known.read("known_labels"))
+    sampler = PositiveSampler(positives.read("indices"), known.read("known_labels"))
     history = finetune(
         model.backbone,
         model.head,
