@@ -17,6 +17,7 @@ from unic.data.views import View
 from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
 from unic.metrics import cluster_accuracy
+from unic.negatives import StoredNegatives
 
 N_IMAGES, N_CLASSES = 64, 4
 LABELS = np.arange(N_IMAGES) % N_CLASSES
@@ -68,7 +69,7 @@ def make_pairs(known_labels: NDArray[np.int64] | None = None) -> Pairs:
     if known_labels is None:
         known_labels = np.full(N_IMAGES, -1, dtype=np.int64)
     sampler = PositiveSampler(rows_of(same=True), known_labels)
-    return Pairs(sampler, rows_of(same=False))
+    return Pairs(sampler, StoredNegatives(rows_of(same=False)))
 
 
 def make_model(name: str = "test_vit", *, seed: int = 0) -> tuple[Backbone, ClusterHead]:
