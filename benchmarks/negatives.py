@@ -29,9 +29,9 @@ def main() -> None:
     start = time.process_time()
     sampler = FarSampler(features, mined.far_radius, far_rank=far_rank, known_labels=unlabeled)
     prepared = time.process_time() - start
-    sampler.sample(np.arange(9), 1, np.random.default_rng(0))  # compiles
+    sampler.draw(np.arange(9), 1, np.random.default_rng(0))  # compiles
     start = time.process_time()
-    drawn = sampler.sample(np.arange(arguments.n), arguments.m, np.random.default_rng(0))
+    drawn = sampler.draw(np.arange(arguments.n), arguments.m, np.random.default_rng(0))
     ours = time.process_time() - start
     index = faiss.IndexFlatL2(arguments.d)
     index.add(features)

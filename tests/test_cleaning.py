@@ -4,12 +4,14 @@ from itertools import pairwise
 import numba
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 from sklearn.datasets import load_digits
 
 from unic.cleaning import (
     PositiveSampler,
+    _sort_unions,
     clean_neighbors,
     reciprocity,
     union_size_quantile,
@@ -52,6 +54,24 @@ def test_union_sizes_equal_those_of_sets(indices: NDArray[np.int64]) -> None:
     assert sizes.tolist() == [len(union) for union in reference_unions(indices)]
 
 
+@pytest.mark.parametrize("indices", [random_lists(200, 8), random_lists(50, 2), digits_lists()])
+@pytest.mark.parametrize("block_size", [1, 33, None])
+def test_sorted_unions_equal_those_of_sets(
+    indices: NDArray[np.int64], block_size: int | None
+) -> None:
+    sizes = _sort_unions(indices, torch.device("cpu"), block_size)
+    assert sizes.dtype == np.int32
+    assert sizes.tolist() == [len(union) for union in reference_unions(indices)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("n_neighbors", [1, 2, 50, 200])
+def test_a_gpu_counts_the_same_unions(n_neighbors: int) -> None:
+    indices = random_lists(30_000, n_neighbors)
+    np.testing.assert_array_equal(union_sizes(indices, device="cuda"), union_sizes(indices))
+
+
 def test_cleaning_keeps_small_unions_and_leaves_the_rest_to_themselves() -> None:
     indices = digits_lists()
     positives = clean_neighbors(indices, max_union_size=30, known_labels=unlabeled(600))
@@ -60,6 +80,8 @@ def test_cleaning_keeps_small_unions_and_leaves_the_rest_to_themselves() -> None
         assert positives.is_clean[i] == (len(union) <= 30)
         expected = indices[i].tolist() if len(union) <= 30 else [i] * 10
         assert positives.indices[i].tolist() == expected
+    np.testing.assert_array_equal(positives.reciprocity, reciprocity(indices))
+    assert positives.max_union_size == 30
     assert 0 < positives.is_clean.sum() < 600
 
 
@@ -115,6 +137,18 @@ def test_the_quantile_is_the_least_size_that_keeps_the_share(quantile: float) ->
     assert (sizes < eta).mean() < quantile
 
 
+@pytest.mark.parametrize("quantile", [0.1, 0.8, 1.0])
+def test_cleaning_by_quantile_is_cleaning_by_the_eta_it_chooses(quantile: float) -> None:
+    indices, labels = digits_lists(), unlabeled(600)
+    chosen = clean_neighbors(indices, quantile=quantile, known_labels=labels)
+    eta = union_size_quantile(union_sizes(indices), quantile)
+    given = clean_neighbors(indices, max_union_size=eta, known_labels=labels)
+    assert chosen.max_union_size == eta
+    assert chosen.is_clean.mean() >= quantile
+    for name, array in chosen.arrays().items():
+        np.testing.assert_array_equal(array, given.arrays()[name])
+
+
 def test_reciprocity_counts_the_neighbors_that_agree() -> None:
     indices = digits_lists()
     lists = [set(row) for row in indices.tolist()]
@@ -135,7 +169,7 @@ def make_sampler() -> tuple[PositiveSampler, NDArray[np.int64], NDArray[np.int64
     known_labels[::3] = -1
     known_labels[1] = 5  # alone in its class
     positives = clean_neighbors(indices, max_union_size=30, known_labels=known_labels)
-    return PositiveSampler(positives, known_labels), positives.indices, known_labels
+    return PositiveSampler(positives.indices, known_labels), positives.indices, known_labels
 
 
 def test_labeled_anchors_draw_uniformly_from_their_class() -> None:
@@ -192,7 +226,7 @@ def test_sampling_writes_nothing_back() -> None:
 
 def test_clustering_needs_no_label() -> None:
     positives = clean_neighbors(digits_lists(), max_union_size=70, known_labels=unlabeled(600))
-    sampler = PositiveSampler(positives, unlabeled(600))
+    sampler = PositiveSampler(positives.indices, unlabeled(600))
     drawn = sampler.sample(np.arange(600), np.random.default_rng(5))
     assert (positives.indices == drawn[:, None]).any(axis=1).all()
 
@@ -207,6 +241,18 @@ def test_refuses_an_eta_below_1(max_union_size: int) -> None:
     ):
         clean_neighbors(
             random_lists(20, 3), max_union_size=max_union_size, known_labels=unlabeled(20)
+        )
+
+
+@pytest.mark.parametrize(("eta", "quantile"), [(None, None), (30, 0.8)])
+def test_refuses_both_ways_to_eta_and_none(eta: int | None, quantile: float | None) -> None:
+    message = f"exactly one of max_union_size and quantile must be given, got {eta} and {quantile}"
+    with pytest.raises(ValueError, match=message):
+        clean_neighbors(
+            random_lists(20, 3),
+            max_union_size=eta,
+            quantile=quantile,
+            known_labels=unlabeled(20),
         )
 
 
@@ -234,7 +280,7 @@ def test_refuses_labels_of_other_images() -> None:
         clean_neighbors(indices, max_union_size=3, known_labels=unlabeled(21))
     positives = clean_neighbors(indices, max_union_size=3, known_labels=unlabeled(20))
     with pytest.raises(ValueError, match=re.escape("shape (20,), got float64 of shape (20,)")):
-        PositiveSampler(positives, np.zeros(20))
+        PositiveSampler(positives.indices, np.zeros(20))
 
 
 @pytest.mark.parametrize("quantile", [0.0, -0.1, 1.01])

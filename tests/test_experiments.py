@@ -123,6 +123,20 @@ def test_the_nearest_of_a_chain_wins(given_by: list[int | None]) -> None:
     assert resolve(chain, defaults=own[3])["e0"]["finetuning"]["epochs"] == expected
 
 
+def test_eta_and_its_quantile_replace_each_other() -> None:
+    experiments = {
+        "plain": example(),
+        "chosen": {"base": "plain", "cleaning": {"quantile": 0.8}},
+        "given": {"base": "chosen", "cleaning": {"max_union_size": 9}},
+        "kept": {"base": "chosen", "seeds": [4]},
+    }
+    resolved = resolve(experiments)
+    found = {name: tuple(s["cleaning"].values()) for name, s in resolved.items()}
+    assert found == {"plain": (70, None), "chosen": (None, 0.8), "given": (9, None)} | {
+        "kept": (None, 0.8)
+    }
+
+
 def test_lists_and_backbone_options_are_replaced_whole() -> None:
     experiments = {
         "first": {
@@ -189,6 +203,20 @@ def test_resolving_changes_neither_configuration_nor_schema() -> None:
         ("finetuning.lambda_ent", float("inf"), "lambda_ent: inf is not of type 'number'"),
         ("finetuning", 3, "experiments.toy.finetuning: 3 is not of type 'object'"),
         ("cleaning.max_union_size", 0, "cleaning.max_union_size: 0 is less than the minimum of 1"),
+        ("cleaning.quantile", 0, "cleaning.quantile: 0 is less than or equal to the minimum of 0"),
+        ("cleaning.quantile", 1.5, "cleaning.quantile: 1.5 is greater than the maximum of 1"),
+        (
+            "cleaning",
+            {"max_union_size": 70, "quantile": 0.8},
+            "toy.cleaning: exactly one of max_union_size and quantile must be set, got 70 and 0.8",
+        ),
+        (
+            "cleaning.max_union_size",
+            None,
+            "toy.cleaning: exactly one of max_union_size and quantile must be set, got None and",
+        ),
+        ("neighbors.engine", "faiss", "neighbors.engine: 'faiss' is not one of ['exact', 'faiss_"),
+        ("negatives.draw", "never", "negatives.draw: 'never' is not one of ['once', 'each_epoch']"),
         ("n_clusters", 1, "experiments.toy.n_clusters: 1 is less than the minimum of 2"),
         ("n_clusters", None, "experiments.toy.n_clusters must be set"),
         ("seeds", [], "experiments.toy.seeds: [] should be non-empty"),
@@ -295,7 +323,10 @@ def test_the_configuration_of_the_repository() -> None:
     ("key", "value", "firsts"),
     [
         ("cleaning.max_union_size", 50, ["clean_neighbors"]),
+        ("cleaning.quantile", 0.8, ["clean_neighbors"]),
         ("neighbors.n_neighbors", 20, ["mine_neighbors"]),
+        ("neighbors.engine", "faiss_ivf", ["mine_neighbors"]),
+        ("negatives.draw", "each_epoch", ["index_negatives"]),
         ("neighbors.far_rank", 900, ["mine_neighbors", "index_images"]),
         ("negatives.seed", 3, ["index_negatives"]),
         ("gcd", {"old_classes": [0]}, ["split_labels"]),

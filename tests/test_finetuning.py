@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from unic.backbones import Backbone, ClusterHead, load_backbone
-from unic.cleaning import Positives, PositiveSampler
+from unic.cleaning import PositiveSampler
 from unic.data.datasets import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
 from unic.metrics import cluster_accuracy
+from unic.negatives import StoredNegatives
 
 N_IMAGES, N_CLASSES = 64, 4
 LABELS = np.arange(N_IMAGES) % N_CLASSES
@@ -67,10 +68,8 @@ def rows_of(*, same: bool) -> NDArray[np.int64]:
 def make_pairs(known_labels: NDArray[np.int64] | None = None) -> Pairs:
     if known_labels is None:
         known_labels = np.full(N_IMAGES, -1, dtype=np.int64)
-    indices = rows_of(same=True)
-    size, is_clean = np.full(N_IMAGES, 16, dtype=np.int32), np.ones(N_IMAGES, dtype=np.bool_)
-    sampler = PositiveSampler(Positives(size, is_clean, indices), known_labels)
-    return Pairs(sampler, rows_of(same=False))
+    sampler = PositiveSampler(rows_of(same=True), known_labels)
+    return Pairs(sampler, StoredNegatives(rows_of(same=False)))
 
 
 def make_model(name: str = "test_vit", *, seed: int = 0) -> tuple[Backbone, ClusterHead]:

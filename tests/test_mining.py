@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from unic.mining import MiningStats, Neighbors, mine_neighbors
+from unic.mining import MiningStats, Neighbors, checkpoint_beside, mine_neighbors
+from unic.mining.approximate import search
 from unic.mining.distances import ExactRows
 from unic.mining.panels import rank_panels
 from unic.mining.tiles import Operand, Ranked, _Room, has_int8
@@ -291,11 +293,26 @@ def test_faiss_finds_what_its_recall_says(engine: str) -> None:
     exact = mine_neighbors(features, n_neighbors=10, far_rank=200)
     np.testing.assert_array_equal(mined.indices[:, 0], np.arange(2000))
     np.testing.assert_array_equal(mined.far_radius, exact.far_radius)
+    assert mined.stats.record()["engine"] == engine
     pairs = zip(mined.indices, exact.indices, strict=True)
     recall = np.mean([len(np.intersect1d(found, true)) / 10 for found, true in pairs])
     assert abs(mined.stats.recall - recall) < 0.05
     assert mined.stats.recall > (0.999 if engine == "faiss_flat" else 0.8)
     assert (np.diff(mined.distances, axis=1) >= 0).all()
+
+
+def test_faiss_built_for_cpus_takes_no_gpu(caplog: pytest.LogCaptureFixture) -> None:
+    faiss = pytest.importorskip("faiss")
+    if hasattr(faiss, "StandardGpuResources"):
+        pytest.skip("faiss is built for GPUs")
+    features, device = clustered_features(200, 8), torch.device("cuda")
+    with pytest.raises(ValueError, match="built for CPUs alone, got faiss_flat on cuda"):
+        search(features, 5, engine="faiss_flat", device=device)
+    with caplog.at_level("INFO", "unic"):
+        found = search(features, 5, engine="faiss_hnsw", device=device)
+    assert "faiss_hnsw has no form for a GPU" in caplog.text
+    expected = search(features, 5, engine="faiss_hnsw", device="cpu")
+    np.testing.assert_array_equal(found[0], expected[0])
 
 
 # Checkpoints
@@ -321,6 +338,17 @@ def test_a_checkpoint_saves_the_rows_it_holds(tmp_path: Path) -> None:
         assert_same(mined, expected)
 
 
+def test_the_far_radius_of_other_engines_goes_on_too(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    features = clustered_features(900, 16)
+    arguments = {"n_neighbors": 10, "far_rank": 300, "engine": "faiss_hnsw"}
+    first = mine_neighbors(features, **arguments, checkpoint=tmp_path)
+    again = mine_neighbors(features, **arguments, checkpoint=tmp_path)
+    assert (first.stats.resumed, again.stats.resumed) == (0, 900)
+    assert first.stats.record() == again.stats.record()
+    assert_same(again, first)
+
+
 def test_a_killed_pass_goes_on(tmp_path: Path) -> None:
     features = clustered_features(3000, 64)
     np.save(tmp_path / "features.npy", features)
@@ -343,20 +371,70 @@ def test_a_killed_pass_goes_on(tmp_path: Path) -> None:
     assert_same(mined, mine_neighbors(features, n_neighbors=10, far_rank=300))
 
 
-def test_refuses_a_checkpoint_of_others(tmp_path: Path) -> None:
+def test_a_checkpoint_of_others_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mine(features: NDArray[np.float32], n_neighbors: int) -> Neighbors:
+        return mine_neighbors(features, n_neighbors=n_neighbors, far_rank=9, checkpoint=tmp_path)
+
     features = random_features(50, 4)
-    mine_neighbors(features, n_neighbors=3, far_rank=9, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="got n_neighbors 3 instead of 4"):
-        mine_neighbors(features, n_neighbors=4, far_rank=9, checkpoint=tmp_path)
-    features[0, 0] += 1
-    with pytest.raises(ValueError, match="same features and parameters, got features"):
-        mine_neighbors(features, n_neighbors=3, far_rank=9, checkpoint=tmp_path)
+    mine(features, 3)
+    moved = features + np.float32(1)
+    for others, changed, n_neighbors in [
+        ("n_neighbors", features, 4),
+        ("features", moved, 4),
+        ("features and n_neighbors", features, 3),
+    ]:
+        mined = mine(changed, n_neighbors)
+        assert f"are of other {others} and start anew" in caplog.text
+        assert mined.stats.resumed == 0
+        assert mine(changed, n_neighbors).stats.resumed == 50
+        assert_same(mined, mine_neighbors(changed, n_neighbors=n_neighbors, far_rank=9))
+    monkeypatch.setattr("unic.mining.checkpoints.code_digest", lambda _: "edited")
+    assert mine(features, 3).stats.resumed == 0
+    assert "are of other code and start anew" in caplog.text
+
+
+def test_a_checkpoint_lasts_until_the_store_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, store = clustered_features(900, 16), tmp_path / "neighbors.zarr"
+    device = torch.device("cpu")
+    with checkpoint_beside(store, features, device) as folder:
+        assert folder is None  # such a pass is over before it could be killed
+    monkeypatch.setattr("unic.mining.checkpoints._LONG", {"cpu": 900**2 * 16, "cuda": 0})
+    with checkpoint_beside(store, features[:-1], device) as folder:
+        assert folder is None
+
+    def mine_and(store_it: Callable[[], object]) -> int:
+        with checkpoint_beside(store, features, device) as folder:
+            mined = mine_neighbors(features, n_neighbors=10, far_rank=300, checkpoint=folder)
+            store_it()
+        return mined.stats.resumed
+
+    with pytest.raises(ZeroDivisionError):
+        mine_and(lambda: 1 // 0)
+    assert [path.name for path in tmp_path.iterdir()] == [".neighbors.zarr.checkpoint"]
+    assert mine_and(store.mkdir) == 900
+    assert [path.name for path in tmp_path.iterdir()] == ["neighbors.zarr"]
+    assert mine_and(store.exists) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"rows"])
+def test_refuses_a_damaged_checkpoint(tmp_path: Path, content: bytes) -> None:
+    mine_neighbors(random_features(50, 4), n_neighbors=3, far_rank=9, checkpoint=tmp_path)
+    next(tmp_path.glob("rows-*.npy")).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"rows-000000\.npy is damaged: .*; delete {tmp_path}"):
+        mine_neighbors(random_features(50, 4), n_neighbors=3, far_rank=9, checkpoint=tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"must hold manifest\.json beside its rows"):
+        mine_neighbors(random_features(50, 4), n_neighbors=3, far_rank=9, checkpoint=tmp_path)
 
 
 def test_refuses_to_start_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match="must be free for the rows to come, got 1000"):
+    with pytest.raises(OSError, match="bytes must be free, got 1,000"):
         mine_neighbors(random_features(50, 4), n_neighbors=3, far_rank=9, checkpoint=tmp_path)
 
 
@@ -440,9 +518,12 @@ def test_screening_stays_within_its_slack(offset: float, device: str) -> None:
         (0, 5, "n_neighbors must be at least 1, got 0"),
         (5, 5, "n_neighbors must be below far_rank=5, got 5"),
         (2, 10, "far_rank must be below n=10, got 10"),
+        (-1, 5, "n_neighbors must be at least 1, got -1"),
+        (1, 0, "n_neighbors must be below far_rank=0, got 1"),
+        (11, None, "n_neighbors must be at most n=10, got 11"),
     ],
 )
-def test_refuses_ranks_out_of_order(n_neighbors: int, far_rank: int, message: str) -> None:
+def test_refuses_ranks_out_of_order(n_neighbors: int, far_rank: int | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mine_neighbors(random_features(10, 3), n_neighbors=n_neighbors, far_rank=far_rank)
 

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +8,12 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 from sklearn.datasets import load_digits
 
+from unic.cleaning import PositiveSampler
+from unic.distances import to_euclidean
+from unic.finetuning import Pairs
 from unic.mining import mine_neighbors
-from unic.negatives import index_negatives
+from unic.negatives import FarSampler, StoredNegatives, index_negatives, open_negatives
+from unic.store import Store, open_store, write_derived, write_features, write_known_labels
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -147,6 +152,164 @@ def test_labels_change_nothing_when_switched_off() -> None:
         exclude_known_same_label=False,
     )
     np.testing.assert_array_equal(drawn, draw(features, 20, 50))
+
+
+# One negative per anchor, epoch by epoch
+
+
+def make_sampler(
+    features: NDArray[np.float32], far_rank: int, known_labels: NDArray[np.int64] | None = None
+) -> FarSampler:
+    return FarSampler(
+        features,
+        mine_neighbors(features, n_neighbors=1, far_rank=far_rank).far_radius,
+        far_rank=far_rank,
+        known_labels=unlabeled(len(features)) if known_labels is None else known_labels,
+    )
+
+
+def redraw(
+    sampler: FarSampler | StoredNegatives, n_images: int, n_epochs: int
+) -> NDArray[np.int64]:
+    """Negatives ``(n, e)`` of all images, whose order changes from epoch to epoch."""
+    generator = np.random.default_rng(7)
+    drawn = np.empty((n_images, n_epochs), dtype=np.int64)
+    for epoch in range(n_epochs):
+        anchors = generator.permutation(n_images)
+        drawn[anchors, epoch] = sampler.sample(anchors, generator)
+    return drawn
+
+
+def test_redraws_are_uniform_over_the_far_set() -> None:
+    features = random_features(80, 6)
+    drawn = redraw(make_sampler(features, 30), 80, 4000)
+    is_far = ranks(features) >= 30
+    statistic = 0.0
+    for i in range(80):
+        counts = np.bincount(drawn[i], minlength=80)
+        assert (counts[~is_far[i]] == 0).all()
+        statistic += chisquare(counts[is_far[i]]).statistic
+    assert abs(statistic - 80 * 49) < 4 * np.sqrt(2 * 80 * 49)
+    # What an epoch draws says nothing of the next: pairs of epochs are uniform too.
+    pairs = np.searchsorted(np.flatnonzero(is_far[0]), drawn[0])  # (e,)
+    halves = np.histogram2d(pairs[::2] < 25, pairs[1::2] < 25, bins=2)[0]
+    assert chisquare(halves.ravel()).pvalue > 1e-4
+
+
+def test_no_redraw_is_within_the_far_rank_on_digits() -> None:
+    features = load_digits().data[:900].astype(np.float32)  # whole numbers: many ties
+    drawn = redraw(make_sampler(features, 300), 900, 30)
+    assert np.take_along_axis(ranks(features), drawn, axis=1).min() == 300
+
+
+def test_redraws_leave_out_images_known_to_share_the_label() -> None:
+    features = random_features(60, 5)
+    known_labels = np.arange(60, dtype=np.int64) % 4 - 1  # -1, 0, 1, 2
+    drawn = redraw(make_sampler(features, 20, known_labels), 60, 2000)
+    for i, row in enumerate(ranks(features) >= 20):
+        if known_labels[i] >= 0:
+            row &= known_labels != known_labels[i]
+        assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
+
+
+def test_stored_negatives_are_drawn_uniformly() -> None:
+    rows = np.arange(40)[:, None] * 10 + np.arange(8)  # (n, m)
+    drawn = redraw(StoredNegatives(rows), 40, 2000)
+    assert (drawn // 10 == np.arange(40)[:, None]).all()
+    assert chisquare(np.bincount((drawn % 10).ravel())).pvalue > 1e-4
+
+
+def test_the_same_seed_redraws_the_same() -> None:
+    features = random_features(60, 5)
+    samplers = make_sampler(features, 20), make_sampler(features, 20)
+    first, second = (redraw(sampler, 60, 5) for sampler in samplers)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(redraw(samplers[0], 60, 5), first)  # whatever was drawn before
+    stored = [redraw(StoredNegatives(first), 60, 5) for _ in range(2)]
+    np.testing.assert_array_equal(*stored)
+
+
+def test_pairs_of_an_epoch_take_far_images() -> None:
+    features = random_features(60, 5)
+    itself = PositiveSampler(np.arange(60)[:, None], unlabeled(60))
+    pairs = Pairs(itself, make_sampler(features, 20))
+    first, same, other = (
+        np.concatenate(pairs.draw_epoch(15, np.random.default_rng(seed)), axis=1)
+        for seed in (0, 0, 1)
+    )  # (3, n) each
+    assert (ranks(features)[first[0], first[2]] >= 20).all()
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
+
+
+# From stores
+
+
+IDS = {"train": [str(row) for row in range(60)]}
+
+
+def write_stores(
+    folder: Path, known_labels: NDArray[np.int64], *, metric: str = "euclidean"
+) -> tuple[dict[str, str], Store]:
+    """Paths of features, neighbors and negatives of 60 images, and the known labels."""
+    paths = {name: str(folder / f"{name}.zarr" / "zarr.json") for name in ("features", "neighbors")}
+    features = random_features(60, 5)
+    write_features(paths["features"], {"train": features}, IDS, backbone=None)
+    mined = mine_neighbors(to_euclidean(features, metric), n_neighbors=3, far_rank=20)
+    write_derived(
+        paths["neighbors"],
+        "neighbors",
+        mined.arrays(),
+        of=open_store(paths["features"], kind="features"),
+        parameters={"far_rank": 20, "metric": metric},
+    )
+    known = folder / "known.zarr" / "zarr.json"
+    write_known_labels(known, known_labels, IDS["train"])
+    return paths, open_store(known, kind="known_labels")
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("is_excluded", [True, False])
+def test_far_sets_of_stores_are_those_of_the_features(
+    tmp_path: Path, metric: str, is_excluded: bool
+) -> None:
+    known_labels = np.arange(60, dtype=np.int64) % 2 - 1
+    paths, known = write_stores(tmp_path, known_labels, metric=metric)
+    sampler = open_negatives(paths, known, exclude_known_same_label=is_excluded, device="cpu")
+    is_far = ranks(to_euclidean(random_features(60, 5), metric)) >= 20
+    if is_excluded:
+        is_far &= (known_labels[:, None] < 0) | (known_labels[:, None] != known_labels)
+    drawn = redraw(sampler, 60, 1500)
+    for i, row in enumerate(is_far):
+        assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
+
+
+def test_a_stored_set_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    paths, known = write_stores(tmp_path, unlabeled(60))
+    path = str(tmp_path / "negatives.zarr" / "zarr.json")
+    arrays = {"indices": np.full((60, 4), 7, dtype=np.int64)}
+    neighbors = open_store(paths["neighbors"], kind="neighbors")
+    write_derived(path, "negatives", arrays, of=neighbors, parameters={})
+    sampler = open_negatives(
+        {"negatives": path}, known, exclude_known_same_label=True, device="cpu"
+    )
+    assert (redraw(sampler, 60, 3) == 7).all()
+
+
+def test_refuses_stores_of_another_data_set(tmp_path: Path) -> None:
+    paths, _ = write_stores(tmp_path, unlabeled(60))
+    other = tmp_path / "other.zarr" / "zarr.json"
+    write_known_labels(other, unlabeled(60), [f"other{row}" for row in range(60)])
+    known = open_store(other, kind="known_labels")
+    with pytest.raises(ValueError, match=r"same image in .*features\.zarr and .*other\.zarr"):
+        open_negatives(paths, known, exclude_known_same_label=True, device="cpu")
+
+
+def test_refuses_neighbors_of_other_features(tmp_path: Path) -> None:
+    paths, known = write_stores(tmp_path, unlabeled(60))
+    write_features(paths["features"], {"train": 2 * random_features(60, 5)}, IDS, backbone=None)
+    with pytest.raises(ValueError, match="must be the distance at far_rank=20 in these features"):
+        open_negatives(paths, known, exclude_known_same_label=True, device="cpu")
 
 
 # Refusals

@@ -1,8 +1,11 @@
+import errno
+import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from unic.store import (
     SHAPES,
     Store,
     check_same_images,
+    check_store_room,
     encode_image_ids,
     image_digests,
     open_store,
@@ -30,6 +34,7 @@ from unic.store import (
 
 SIZES = {"n": 30, "d": 7, "k": 4, "m": 5, "w": 6}
 IDS = {"train": [f"{row}.png" for row in range(30)], "test": ["b/ü.png", "日本.jpg", "a b.png"]}
+IDS_OF_TRAIN = {"train": IDS["train"]}
 ALL_KINDS = pytest.mark.parametrize("kind", list(SHAPES))
 Arrays = dict[str, NDArray[Any]]
 
@@ -277,6 +282,47 @@ def test_refuses_a_store_without_manifest(tmp_path: Path) -> None:
     for path in (manifest, manifest.parent, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match=r"no store at .*: zarr\.json is missing"):
             open_store(path, kind="neighbors")
+
+
+def test_refuses_a_store_of_a_version_with_other_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write(tmp_path, "positives")
+    later = SHAPES["positives"] | {"rank": ("n", "int64"), "age": ("n", "int64")}
+    monkeypatch.setitem(SHAPES, "positives", later)
+    message = f"must hold train/age, train/rank, but unic {unic.__version__} wrote it without; run"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        open_store(manifest, kind="positives")
+
+
+def leave_free(n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: os.statvfs(path) and SimpleNamespace(free=n_bytes)
+    )
+
+
+def test_refuses_a_store_for_which_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_bytes = 30 * (4 * 8 + 4 * 4 + 4)  # indices, distances, far radius
+    manifest = tmp_path / "store.zarr" / "zarr.json"
+    leave_free(n_bytes - 1, monkeypatch)
+    message = re.escape(f"No space left: {n_bytes:,} bytes must be free, got {n_bytes - 1:,}")
+    with pytest.raises(OSError, match=message) as caught:
+        write(tmp_path, "neighbors")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match=message):
+        check_store_room(manifest, "neighbors", {"n": 30, "k": 4})
+    leave_free(n_bytes, monkeypatch)
+    check_store_room(manifest, "neighbors", {"n": 30, "k": 4})
+    write(tmp_path, "neighbors")
+
+
+def test_refuses_ids_that_are_not_as_many_as_the_features(tmp_path: Path) -> None:
+    features = {"train": np.zeros((31, 3), dtype=np.float32)}
+    with pytest.raises(ValueError, match="dimension n of train/image_ids must be 31, got 30"):
+        write_features(tmp_path / "f.zarr" / "zarr.json", features, IDS_OF_TRAIN, backbone=None)
 
 
 def test_refuses_another_kind(tmp_path: Path) -> None:

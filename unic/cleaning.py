@@ -1,10 +1,11 @@
 """Second-order neighborhoods: which neighbor lists are clean, and positives drawn from them."""
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import torch
 from numba import njit, prange
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from unic.mining.vectors import prefetch
 logger = logging.getLogger(__name__)
 
 _AHEAD = 4  # lists asked for before they are read
+_SORTED_ENTRIES = 2**25  # members held at a time where they are sorted: 128 MB, and as they move
 
 
 class Positives(NamedTuple):
@@ -24,14 +26,22 @@ class Positives(NamedTuple):
 
     union_size: NDArray[np.int32]  # (n,), images in the second-order neighborhood
     is_clean: NDArray[np.bool_]  # (n,), whether the neighbors were kept
+    reciprocity: NDArray[np.float32]  # (n,), share of the neighbors that have it among theirs
     indices: NDArray[np.int64]  # (n, k), neighbors where clean, else the image's own index
+    max_union_size: int  # eta in use: given, or chosen by quantile
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name."""
+        return {name: value for name, value in self._asdict().items() if name != "max_union_size"}
 
 
 def clean_neighbors(
     indices: NDArray[np.int64],
     *,
-    max_union_size: int,
+    max_union_size: int | None = None,
+    quantile: float | None = None,
     known_labels: NDArray[np.int64],
+    device: str | torch.device = "cpu",
 ) -> Positives:
     """Keep the neighbors of the images whose neighbors agree on theirs (UNIC, Eq. 4).
 
@@ -45,51 +55,62 @@ def clean_neighbors(
     Args:
         indices: Shape ``(n, k)``, int64, of :class:`unic.mining.Neighbors`; column 0 is the image
             itself.
-        max_union_size: eta of the paper, at least 1; where none is known,
-            :func:`union_size_quantile` of :func:`union_sizes` chooses one without labels.
+        max_union_size: eta of the paper, at least 1, where it is known.
+        quantile: Else the share of the images to keep at least, which chooses eta without labels
+            (:func:`union_size_quantile`).
         known_labels: Shape ``(n,)``, int64, -1 where unknown.
+        device: Where the unions are counted, in the words of torch.
 
     Raises:
-        ValueError: If ``max_union_size`` is below 1, an index is out of range, or shapes differ.
+        ValueError: If not exactly one of ``max_union_size`` and ``quantile`` is given, one is out
+            of range, an index is out of range, or shapes differ.
     """
-    if max_union_size < 1:
-        raise ValueError(f"max_union_size must be at least 1, got {max_union_size}")
     _check_indices(indices)
     n_images, n_neighbors = indices.shape
     _check_known_labels(known_labels, n_images)
-    union_size = union_sizes(indices)  # (n,)
-    is_clean = union_size <= max_union_size  # (n,)
+    union_size = union_sizes(indices, device=device)  # (n,)
+    eta = _choose_eta(union_size, max_union_size, quantile)
+    is_clean = union_size <= eta  # (n,)
     is_unlabeled = known_labels < 0  # (n,)
     logger.info(
         "kept the neighbors of %d of %d images (%d of %d unlabeled ones): "
-        "unions of at most %d, smallest possible %d, median %d",
+        "unions of at most %d (%s), smallest possible %d, median %d",
         is_clean.sum(),
         n_images,
         (is_clean & is_unlabeled).sum(),
         is_unlabeled.sum(),
-        max_union_size,
+        eta,
+        "given" if quantile is None else f"quantile {quantile}",
         n_neighbors,
         np.median(union_size),
     )
     own = np.arange(n_images)[:, None]  # (n, 1)
-    return Positives(union_size, is_clean, np.where(is_clean[:, None], indices, own))
+    kept = np.where(is_clean[:, None], indices, own)  # (n, k)
+    return Positives(union_size, is_clean, reciprocity(indices), kept, eta)
 
 
-def union_sizes(indices: NDArray[np.int64]) -> NDArray[np.int32]:
+def union_sizes(
+    indices: NDArray[np.int64], *, device: str | torch.device = "cpu"
+) -> NDArray[np.int32]:
     """Count the members ``(n,)`` of each second-order neighborhood (UNIC, Eq. 4).
 
-    Reads ``n k^2`` indices. Each thread holds one byte per image, the number of the row that met
-    the image last, so nothing is sorted; after 255 rows the bytes start over.
+    Reads ``n k^2`` indices. On a CPU each thread holds one byte per image, the number of the row
+    that met the image last, so nothing is sorted; after 255 rows the bytes start over. A GPU
+    gathers and sorts the members of a block of rows.
 
     Args:
         indices: Shape ``(n, k)``, int64, of :class:`unic.mining.Neighbors`.
+        device: Where to count, in the words of torch; it changes nothing in the result.
 
     Raises:
         ValueError: If an index is out of range, or column 0 is not the image itself.
     """
     _check_indices(indices)
-    if len(indices) > np.iinfo(np.uint32).max:
-        raise ValueError(f"indices must be of at most 2^32 - 1 images, got {len(indices)}")
+    if len(indices) > np.iinfo(np.int32).max:
+        raise ValueError(f"indices must be of at most 2^31 - 1 images, got {len(indices)}")
+    device = torch.device(device)
+    if device.type != "cpu":
+        return _sort_unions(indices, device)
     # Unsigned, so that the compiled loop need not look for indices counted from the end.
     sizes: NDArray[np.int32] = _count_unions(indices.astype(np.uint32), numba.get_num_threads())
     return sizes
@@ -141,19 +162,20 @@ class PositiveSampler:
     included (UNIC, Section 3.2 and Table 4).
     """
 
-    def __init__(self, positives: Positives, known_labels: NDArray[np.int64]) -> None:
+    def __init__(self, indices: NDArray[np.int64], known_labels: NDArray[np.int64]) -> None:
         """List the images of each known label once.
 
         Args:
-            positives: Of ``n`` images.
+            indices: Shape ``(n, k)``, int64, of :class:`Positives`.
             known_labels: Shape ``(n,)``, int64, -1 where unknown.
 
         Raises:
             ValueError: If shapes differ.
         """
-        n_images = len(positives.indices)
+        n_images = len(indices)
         _check_known_labels(known_labels, n_images)
-        self._indices = positives.indices  # (n, k)
+        self.n_images = n_images
+        self._indices = indices  # (n, k)
         self._is_labeled = known_labels >= 0  # (n,)
         labeled = np.flatnonzero(self._is_labeled)  # (l,)
         labels = known_labels[labeled]  # (l,)
@@ -195,6 +217,24 @@ class PositiveSampler:
         return drawn
 
 
+def _sort_unions(
+    indices: NDArray[np.int64], device: torch.device, block_size: int | None = None
+) -> NDArray[np.int32]:
+    """Count unions by sorting the members of a block of rows: each that differs from the last."""
+    n_images, n_neighbors = indices.shape
+    lists = torch.from_numpy(indices.astype(np.int32)).to(device)  # (n, k)
+    sizes = torch.empty(n_images, dtype=torch.int32, device=device)  # (n,)
+    if block_size is None:
+        block_size = max(1, _SORTED_ENTRIES // n_neighbors**2)
+    for start in range(0, n_images, block_size):
+        rows = slice(start, start + block_size)
+        members = lists[lists[rows].long()].flatten(1)  # (b, k * k)
+        members = members.sort(dim=1).values
+        sizes[rows] = 1 + (members[:, 1:] != members[:, :-1]).sum(dim=1)
+    counted: NDArray[np.int32] = sizes.cpu().numpy()
+    return counted
+
+
 @njit(parallel=True, cache=True)
 def _count_unions(indices: NDArray[np.uint32], n_parts: int) -> NDArray[np.int32]:
     n_images, n_neighbors = indices.shape
@@ -230,6 +270,21 @@ def _count_mutual(indices: NDArray[np.int64]) -> NDArray[np.int32]:
             for member in indices[neighbor, 1:]:
                 mutual[row] += member == row
     return mutual
+
+
+def _choose_eta(
+    union_size: NDArray[np.int32], max_union_size: int | None, quantile: float | None
+) -> int:
+    if max_union_size is not None and quantile is None:
+        if max_union_size < 1:
+            raise ValueError(f"max_union_size must be at least 1, got {max_union_size}")
+        return max_union_size
+    if quantile is not None and max_union_size is None:
+        return union_size_quantile(union_size, quantile)
+    raise ValueError(
+        "exactly one of max_union_size and quantile must be given, "
+        f"got {max_union_size} and {quantile}"
+    )
 
 
 def _check_indices(indices: NDArray[np.int64]) -> None:

@@ -42,6 +42,7 @@ STAGES = {
     "cluster_features": Stage(("kmeans", "n_clusters", "seeds"), ("extract_features",)),
     "cluster_finetuned": Stage(("kmeans", "n_clusters", "seeds"), ("predict",)),
 }
+_EITHER = {"max_union_size": "quantile", "quantile": "max_union_size"}  # key to the one it unsets
 
 
 def resolve_experiments(
@@ -138,8 +139,14 @@ def _lineage(name: str, experiments: Mapping[str, Any]) -> list[str]:
 
 
 def _merged(settings: Mapping[str, Any], override: Mapping[str, Any]) -> Settings:
-    """Sections are merged key by key; anything else, backbone options too, is replaced."""
+    """Sections are merged key by key; anything else, backbone options too, is replaced.
+
+    Of two keys that exclude each other, the one that is set unsets an earlier other.
+    """
     merged = dict(settings)
+    for key, other in _EITHER.items():
+        if override.get(key) is not None:
+            merged[other] = None
     for key, value in override.items():
         old = merged.get(key)
         nested = isinstance(old, dict) and isinstance(value, dict) and key != "options"
@@ -216,6 +223,12 @@ def _check_together(where: str, settings: Settings) -> None:
         raise ValueError(
             f"{where}.neighbors: n_neighbors must be below far_rank, got "
             f"{neighbors['n_neighbors']} and {neighbors['far_rank']}"
+        )
+    cleaning = settings["cleaning"]
+    if (cleaning["max_union_size"] is None) == (cleaning["quantile"] is None):
+        raise ValueError(
+            f"{where}.cleaning: exactly one of max_union_size and quantile must be set, got "
+            f"{cleaning['max_union_size']} and {cleaning['quantile']}"
         )
     if settings["data"]["name"] != "digits" and settings["data"]["root"] is None:
         raise ValueError(f"{where}.data.root must be set for data.name {settings['data']['name']}")

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import json
 import os
 import shutil
@@ -44,6 +45,18 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_room(path: str | Path, n_bytes: int) -> None:
+    """See to it that a folder's disk has room for what is to be written there.
+
+    Raises:
+        OSError: If it has too little.
+    """
+    free = shutil.disk_usage(path).free
+    if free < n_bytes:
+        why = f"No space left: {n_bytes:,} bytes must be free, got {free:,}"
+        raise OSError(errno.ENOSPC, why, str(path))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

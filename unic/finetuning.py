@@ -17,6 +17,7 @@ from unic.backbones import Backbone, ClusterHead
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
 from unic.losses import entropy_loss, negative_loss, positive_loss
+from unic.negatives import NegativeSampler
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ class Pairs:
 
     Args:
         positives: Draws positives (cleaned neighbors, or labeled images of the same class).
-        negatives: Shape ``(n, m)``, indices of far images.
+        negatives: Draws negatives, from a stored set or from all far images.
     """
 
-    def __init__(self, positives: PositiveSampler, negatives: NDArray[np.int64]):
+    def __init__(self, positives: PositiveSampler, negatives: NegativeSampler):
         self.positives, self.negatives = positives, negatives
 
     def draw_epoch(
@@ -54,11 +55,11 @@ class Pairs:
         Every image is an anchor once, in random order; a last batch that is not full is dropped,
         because the entropy of a small batch is far from that of the data set.
         """
-        n, m = self.negatives.shape
+        n = self.positives.n_images
         batch_size = min(batch_size, n)
         anchors = generator.permutation(n)[: n - n % batch_size]
         positives = self.positives.sample(anchors, generator)
-        negatives = self.negatives[anchors, generator.integers(m, size=len(anchors))]
+        negatives = self.negatives.sample(anchors, generator)
         rows = np.stack([anchors, positives, negatives])  # (3, n)
         return np.split(rows, len(anchors) // batch_size, axis=1)
 

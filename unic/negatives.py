@@ -1,6 +1,8 @@
 """Negatives: images drawn at random from beyond the far rank of each anchor."""
 
 import logging
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -8,8 +10,10 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from unic.distances import to_euclidean
 from unic.mining.distances import ExactRows, check_features
 from unic.mining.vectors import LANES, SUMS, prefetch, squared_distance
+from unic.store import Store, check_same_images, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +22,31 @@ _BLOCK_SIZE = 2**16  # anchors between two steps of the progress bar
 _TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
+
+
+class NegativeSampler(Protocol):
+    """Draws one negative per anchor."""
+
+    def sample(
+        self, anchors: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, uniformly."""
+
+
+class StoredNegatives:
+    """Draws from negatives that were drawn once and stored."""
+
+    def __init__(self, indices: NDArray[np.int64]) -> None:
+        """Take the negatives ``(n, m)``, int64, of :func:`index_negatives`."""
+        self._indices = indices
+
+    def sample(
+        self, anchors: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, uniformly."""
+        columns = generator.integers(self._indices.shape[1], size=len(anchors))  # (b,)
+        drawn: NDArray[np.int64] = self._indices[anchors, columns]  # (b,)
+        return drawn
 
 
 class FarSampler:
@@ -71,6 +100,12 @@ class FarSampler:
         self._find_edges(np.arange(0, n_images, stride))
 
     def sample(
+        self, anchors: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, uniformly."""
+        return self.draw(anchors, 1, generator)[:, 0]  # (b,)
+
+    def draw(
         self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
     ) -> NDArray[np.int64]:
         """Draw negatives of anchors, with replacement.
@@ -208,12 +243,49 @@ def index_negatives(
     ]
     indices = np.concatenate(
         [
-            sampler.sample(anchors, n_negatives, generator)
+            sampler.draw(anchors, n_negatives, generator)
             for anchors in tqdm(blocks, desc="index_negatives", unit="block", disable=None)
         ]
     )
     logger.info("drew %d negatives of each of %d images", n_negatives, n_images)
     return indices
+
+
+def open_negatives(
+    paths: Mapping[str, str],
+    known_labels: Store,
+    *,
+    exclude_known_same_label: bool,
+    device: str | torch.device,
+) -> NegativeSampler:
+    """Draw from stored negatives where there are some, else from the far sets themselves.
+
+    Args:
+        paths: Of the store ``negatives``, else of ``features`` and ``neighbors``.
+        known_labels: Store of the labels that training may know.
+        exclude_known_same_label: Whether images known to share the anchor's label are out of the
+            far sets; stored negatives were drawn one way or the other.
+        device: Where anchors are ranked in float64, in the words of torch.
+
+    Raises:
+        ValueError: If the stores are of different images, or the neighbors of other features.
+    """
+    if "negatives" in paths:
+        negatives = open_store(paths["negatives"], kind="negatives")
+        check_same_images(negatives, known_labels)
+        return StoredNegatives(negatives.read("indices"))
+    features = open_store(paths["features"], kind="features")
+    neighbors = open_store(paths["neighbors"], kind="neighbors")
+    check_same_images(features, neighbors, known_labels)
+    mined = neighbors.attributes["parameters"]
+    return FarSampler(
+        to_euclidean(features.read("features"), mined["metric"]),
+        neighbors.read("far_radius"),
+        far_rank=mined["far_rank"],
+        known_labels=known_labels.read("known_labels"),
+        exclude_known_same_label=exclude_known_same_label,
+        device=device,
+    )
 
 
 @njit(parallel=True, cache=True)

@@ -7,6 +7,7 @@ sibling and renamed, so it is there whole or not at all.
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 import unic
-from unic.files import whole_folder
+from unic.files import check_room, whole_folder
 from unic.provenance import image_digest
 
 MANIFEST = "zarr.json"
@@ -37,6 +38,7 @@ SHAPES: dict[str, dict[str, tuple[str, str]]] = {
     "positives": {
         "union_size": ("n", "int32"),
         "is_clean": ("n", "bool"),
+        "reciprocity": ("n", "float32"),
         "indices": ("n k", "int64"),
     },
     "negatives": {"indices": ("n m", "int64")},
@@ -110,6 +112,7 @@ def write_store(
     Raises:
         ValueError: If a name, a dtype or a shape is not that of the kind, or the splits of the
             images are not those of the arrays.
+        OSError: If the disk has no room for the arrays, as they are without compression.
     """
     if list(arrays) != list(images):
         raise ValueError(
@@ -117,7 +120,9 @@ def write_store(
         )
     for split, members in arrays.items():
         _check_shapes(kind, split, members)
+    n_bytes = sum(array.nbytes for members in arrays.values() for array in members.values())
     with whole_folder(Path(manifest).parent) as temporary:
+        check_room(temporary, n_bytes)
         _write_group(temporary, kind, arrays, images, parameters or {})
 
 
@@ -130,7 +135,8 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
 
     Raises:
         FileNotFoundError: If there is no whole store.
-        ValueError: If it is of another kind, or its manifest is damaged.
+        ValueError: If it is of another kind, lacks arrays that this version of the package needs,
+            or its manifest is damaged.
     """
     path = Path(manifest)
     path = path.parent if path.name == MANIFEST else path
@@ -143,7 +149,33 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
     found = store.attributes.get("kind")
     if found != kind:
         raise ValueError(f"{path} must be a {kind} store, got {found!r}")
+    expected = {f"{split}/{name}" for split in store.splits for name in SHAPES[kind]}
+    lacking = sorted(expected - set(store.attributes["checksums"]))
+    if lacking:
+        raise ValueError(
+            f"{path} must hold {', '.join(lacking)}, but unic {store.attributes['unic_version']} "
+            f"wrote it without; run the workflow again with this version, {unic.__version__}"
+        )
     return store
+
+
+def check_store_room(manifest: str | Path, kind: str, sizes: Mapping[str, int]) -> None:
+    """Before long work: see to it that a store of one split will fit the disk.
+
+    Args:
+        manifest: Path of the ``zarr.json`` of the store to come; the folder of the store's folder
+            must be there.
+        kind: One of the keys of ``SHAPES``.
+        sizes: Length of each dimension of the kind.
+
+    Raises:
+        OSError: If the disk has too little room.
+    """
+    n_bytes = sum(
+        np.dtype(dtype).itemsize * math.prod(sizes[dim] for dim in dims.split())
+        for dims, dtype in SHAPES[kind].values()
+    )
+    check_room(Path(manifest).parents[1], n_bytes)
 
 
 def check_same_images(*stores: Store, split: str = "train") -> None:

@@ -39,8 +39,12 @@ def make_metrics(split="test", keys=("acc", "nmi", "ari"), **changes):
         "neighbors": {
             "n_neighbors": 10,
             "far_rank": 500,
+            "engine": "exact",
+            "recall": 1.0,
             "max_union_size": 70,
+            "quantile": None,
             "clean_fraction": 0.83,
+            "reciprocity": 0.625,
         },
     } | changes
 
@@ -98,6 +102,18 @@ class TestPage:
         assert "30.0 points above k-means on the same features (55.7%)" in text
         assert "61.0%" in text  # neighborhoods kept
         assert text.index("UNIC 85.7%") < text.index("k-means on features 55.7%")
+
+    @pytest.mark.usefixtures("unencoded")
+    def test_says_how_neighbors_were_found_and_cleaned(self, report):
+        plain = text_of(report.html)
+        assert "On average 62.5% of an image's neighbors have it among theirs." in plain
+        assert "approximate" not in plain
+        assert "chosen without labels" not in plain
+        metrics = make_metrics()
+        metrics["neighbors"] |= {"engine": "faiss_ivf", "recall": 0.973, "quantile": 0.8}
+        text = text_of(build_report(**make_arguments(metrics=metrics)).html)
+        assert "faiss_ivf found 97.3% of the true neighbors" in text
+        assert "chosen without labels, as the least that keeps 80.0% of the images." in text
 
     def test_reads_nothing_from_elsewhere(self, report):
         assert not re.search(r"https?:|//[a-z]", report.html.split("base64")[0])

@@ -42,9 +42,17 @@ def make_positives(folder: Path) -> Store:
     arrays = {
         "union_size": np.array([3, 9, 4, 4, 8, 3], dtype=np.int32),
         "is_clean": np.array([True, False, True, True, False, True]),
+        "reciprocity": np.array([1, 0.5, 0, 1, 1, 1], dtype=np.float32),
         "indices": np.zeros((6, 2), dtype=np.int64),
     }
-    parameters = {"backbone": "vit", "n_neighbors": 2, "far_rank": 4, "max_union_size": 5}
+    parameters = {
+        "backbone": "vit",
+        "n_neighbors": 2,
+        "far_rank": 4,
+        "mining": {"engine": "faiss_ivf", "recall": 0.9375, "resumed": 0},
+        "max_union_size": 5,
+        "quantile": 0.6,
+    }
     write_store(
         path,
         kind="positives",
@@ -108,8 +116,12 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
         "neighbors": {
             "n_neighbors": 2,
             "far_rank": 4,
+            "engine": "faiss_ivf",
+            "recall": 0.9375,
             "max_union_size": 5,
+            "quantile": 0.6,
             "clean_fraction": pytest.approx(4 / 6),
+            "reciprocity": 0.75,
         },
     }
 

@@ -1,14 +1,18 @@
 """A run that is killed without warning in each stage ends in the result of an undisturbed one."""
 
 import os
+import re
 import signal
 import subprocess
 import time
-from pathlib import Path
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from tests.workflow.project import Project
+from unic.mining import mine_neighbors
+from unic.store import open_store, write_features
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 TARGET = "results/tiny/metrics.json"
@@ -23,11 +27,10 @@ STAGES = {  # log of a stage: the output that must not be there when it is kille
 }
 
 
-def kill_when_logged(project: Project, log: Path) -> None:
-    """Start the workflow and kill it, jobs and all, once a stage has begun to work."""
-    log.unlink(missing_ok=True)
+def kill_when(is_time: Callable[[], bool], project: Project, *arguments: str) -> None:
+    """Start the workflow and kill it, jobs and all, as soon as it is time."""
     process = subprocess.Popen(
-        project.command("--cores", "2", "--nolock", TARGET),
+        project.command("--cores", "2", "--nolock", *arguments),
         cwd=project.folder,
         env=project.environment,
         stdout=subprocess.DEVNULL,
@@ -35,20 +38,47 @@ def kill_when_logged(project: Project, log: Path) -> None:
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not log.is_file() and time.monotonic() < deadline:
-        assert process.poll() is None, f"ended before {log.name}"
+    while not is_time() and time.monotonic() < deadline:
+        assert process.poll() is None, "ended before its time"
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert log.is_file()
+    assert is_time()
 
 
 def test_kill_in_each_stage(fresh_project: Project, finished_project: Project) -> None:
     results = fresh_project.folder / "results"
-    for log, output in STAGES.items():
-        kill_when_logged(fresh_project, fresh_project.folder / "logs" / log)
+    for name, output in STAGES.items():
+        log = fresh_project.folder / "logs" / name
+        log.unlink(missing_ok=True)
+        kill_when(log.is_file, fresh_project, TARGET)
         assert not (results / output).exists(), f"{output} is there after a kill in {log}"
     fresh_project.run("--nolock", TARGET)
     expected = (finished_project.folder / TARGET).read_bytes()
     assert (fresh_project.folder / TARGET).read_bytes() == expected
     assert not list(results.rglob("*.tmp-*"))
+
+
+def test_killed_mining_goes_on_from_its_finished_rows(fresh_project: Project) -> None:
+    code = fresh_project.folder / "unic/mining/checkpoints.py"
+    code.write_text(code.read_text().replace('"cpu": 3e12', '"cpu": 3e9'))  # a short pass
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(20_000, 128)).astype(np.float32)
+    results = fresh_project.folder / "results/digits"
+    ids = {"train": [str(row) for row in range(len(features))]}
+    write_features(results / "features.zarr/zarr.json", {"train": features}, ids, backbone=None)
+    arguments = "--allowed-rules", "mine_neighbors", "--", "results/digits/neighbors.zarr/zarr.json"
+    folder = results / ".neighbors.zarr.checkpoint"
+
+    kill_when(lambda: len(list(folder.glob("*.npy"))) > 2, fresh_project, *arguments)
+    assert not (results / "neighbors.zarr/zarr.json").exists()
+    fresh_project.run("--nolock", *arguments)
+    log = (fresh_project.folder / "logs/digits/mine_neighbors.log").read_text()
+    found = re.search(r"found (\d+) of 20000 rows", log)
+    assert found
+    assert 2000 < int(found[1]) < 20_000
+    assert sorted(path.name for path in results.iterdir()) == ["features.zarr", "neighbors.zarr"]
+    expected = mine_neighbors(features, n_neighbors=20, far_rank=200)
+    store = open_store(results / "neighbors.zarr", kind="neighbors")
+    for name, array in expected.arrays().items():
+        np.testing.assert_array_equal(store.read(name), array)

@@ -69,6 +69,17 @@ def test_new_eta_reruns_cleaning_and_later(edited_project: Project) -> None:
     assert edited_project.plan(TARGET) == {"clean_neighbors": 1, "finetune": 1} | AFTER_TRAINING
 
 
+def test_negatives_redrawn_each_epoch_are_not_indexed(edited_project: Project) -> None:
+    settings = edited_project.folder / "config/tiny.yaml"
+    settings.write_text(settings.read_text() + "    negatives: {draw: each_epoch}\n")
+    assert edited_project.plan(TARGET) == {"finetune": 1} | AFTER_TRAINING
+    with settings.open("a") as file:
+        file.write("    neighbors: {metric: cosine}\n")
+    planned = edited_project.plan(TARGET)
+    assert planned["mine_neighbors"] == 1
+    assert "index_negatives" not in planned
+
+
 def test_edited_losses_rerun_finetuning_and_later(edited_project: Project) -> None:
     with (edited_project.folder / "unic/losses.py").open("a") as file:
         file.write("\nEDITED = True\n")

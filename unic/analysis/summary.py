@@ -55,8 +55,12 @@ def summarize(
         "neighbors": {
             "n_neighbors": parameters["n_neighbors"],
             "far_rank": parameters["far_rank"],
+            "engine": parameters["mining"]["engine"],
+            "recall": parameters["mining"]["recall"],
             "max_union_size": parameters["max_union_size"],
+            "quantile": parameters["quantile"],
             "clean_fraction": float(positives.read("is_clean").mean()),
+            "reciprocity": float(positives.read("reciprocity").mean(dtype=float)),
         },
     }
 

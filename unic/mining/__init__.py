@@ -9,17 +9,25 @@ import torch
 from numpy.typing import NDArray
 
 from unic.mining.approximate import FaissEngine, search
-from unic.mining.checkpoints import Checkpoint
+from unic.mining.checkpoints import Checkpoint, checkpoint_beside
 from unic.mining.distances import ExactRows, check_features, check_spread
 from unic.mining.panels import rank_panels
 from unic.mining.tiles import MAX_INT8_DIMS, Precision, Ranked, has_int8, rank_rows
 
-__all__ = ["Engine", "MiningStats", "Neighbors", "check_features", "mine_neighbors"]
+__all__ = [
+    "Engine",
+    "MiningStats",
+    "Neighbors",
+    "check_features",
+    "checkpoint_beside",
+    "mine_neighbors",
+]
 
 logger = logging.getLogger(__name__)
 
 Engine = Literal["exact"] | FaissEngine
 
+_FIRST, _IN_INT16, _IN_FLOAT64 = 0, 1, 2  # attempts at a row
 _RECALL_ROWS = 512  # on which the recall of an approximate engine is measured
 
 
@@ -72,7 +80,7 @@ def mine_neighbors(
     Exact, in one pass over blocks of the distance matrix. An image is always at rank 0 of its
     own list, also where duplicates of it exist; other ties go to the lower index. Distances are
     computed in float64 and rounded to the nearest float32 at the end; neither ``block_size``,
-    ``device`` nor ``precision`` changes a bit of the result.
+    ``device``, ``precision`` nor the number of threads changes a bit of the result.
 
     How: products in ``precision`` screen all pairs, and proven bounds of their error
     (:class:`unic.mining.tiles.Operand`) leave few to be measured in float64. Rows that the
@@ -93,8 +101,9 @@ def mine_neighbors(
         far_bound: Whether a bound of the far radius from above will do: what is farther is beyond
             the far rank with certainty, but some images beyond it are not farther. With int8
             products it takes about half the time; other engines give the exact radius.
-        checkpoint: Folder to keep finished rows in; a pass that finds some there goes on with the
-            rest. Delete it when the result is stored.
+        checkpoint: Folder to keep finished rows of the exact pass in; a pass that finds some there
+            goes on with the rest, and starts anew where they are of other features or parameters.
+            Delete it when the result is stored (:func:`checkpoint_beside` does).
 
     Returns:
         Indices ``(n, k)`` int64, their Euclidean distances ``(n, k)`` float32, the far radius
@@ -102,7 +111,7 @@ def mine_neighbors(
 
     Raises:
         ValueError: If the ranks are out of order, or the features are not a finite float32 matrix
-            (names the first such row), or are constant; if the checkpoint is of others.
+            (names the first such row), or are constant; if the checkpoint is damaged.
         OSError: If the disk has no room for the checkpoint.
     """
     n_images, n_dims = check_features(features).shape
@@ -117,7 +126,9 @@ def mine_neighbors(
             _choose_precision(precision, far_rank, far_bound, n_dims), checkpoint
         )
     else:
-        neighbors = _mine_with_faiss(features, n_neighbors, far_rank, device, engine, checkpoint)
+        neighbors = _mine_with_faiss(
+            features, n_neighbors, far_rank, device, engine, far_bound, checkpoint
+        )
     logger.info(
         "mined %d neighbors%s of %d images of %d dims on %s: %s",
         n_neighbors,
@@ -148,25 +159,33 @@ class _Mining:
         self._distances = np.empty((n_images, n_neighbors), dtype=np.float32)
         n_radii = 0 if far_rank is None else n_images
         self._far_radius = np.empty(n_radii, dtype=np.float32)
+        self._attempt = _FIRST
+        self._attempts = np.zeros(n_images, dtype=np.uint8)  # (n,), which settled each row
         self._checkpoint: Checkpoint | None = None
 
     def run(self, precision: Precision, checkpoint: Path | None) -> Neighbors:
-        rows = self._resume(checkpoint)
+        rows = self._resume(checkpoint, is_bound=precision == "int8")
         resumed = len(self._features) - len(rows)
-        stats = MiningStats("exact", precision, resumed, 0, 0, recall=1.0)
         if self._device.type != "cpu":
             self._panels(rows)
-            stats = stats._replace(precision="bfloat16 halves")
         else:
             rows = self._tiles(rows, precision)
             if precision == "int8":
-                stats = stats._replace(redone_int16=len(rows))
+                self._attempt = _IN_INT16
                 rows = self._tiles(rows, "int16")
-            stats = stats._replace(redone_float64=len(rows))
+            self._attempt = _IN_FLOAT64
             self._exactly(rows)
+        stats = MiningStats(
+            engine="exact",
+            precision=precision if self._device.type == "cpu" else "bfloat16 halves",
+            resumed=resumed,
+            redone_int16=int((self._attempts >= _IN_INT16).sum()) if precision == "int8" else 0,
+            redone_float64=int((self._attempts == _IN_FLOAT64).sum()),
+            recall=1.0,
+        )
         return Neighbors(self._indices, self._distances, self._far_radius, stats)
 
-    def _resume(self, checkpoint: Path | None) -> NDArray[np.int64]:
+    def _resume(self, checkpoint: Path | None, *, is_bound: bool) -> NDArray[np.int64]:
         """Rows that are still to be ranked."""
         is_missing = np.ones(len(self._features), dtype=np.bool_)  # (n,)
         if checkpoint is not None:
@@ -175,13 +194,11 @@ class _Mining:
                 self._features,
                 n_neighbors=self._n_neighbors,
                 far_rank=self._far_rank,
-                engine="exact",
+                is_bound=is_bound,
             )
             found = self._checkpoint.read()
-            self._fill(
-                Ranked(found["row"], found["indices"], found["distances"], found["far_radius"])
-            )
-            is_missing[found["row"]] = False
+            self._fill(Ranked(*(found[name] for name in Ranked._fields)), found["attempt"])
+            is_missing[found["rows"]] = False
             logger.info("found %d of %d rows in %s", len(found), len(is_missing), checkpoint)
         return np.flatnonzero(is_missing)
 
@@ -220,11 +237,12 @@ class _Mining:
             self._keep(Ranked(block, *found))
 
     def _keep(self, ranked: Ranked) -> None:
-        self._fill(ranked)
+        self._fill(ranked, self._attempt)
         if self._checkpoint is not None:
-            self._checkpoint.write(*ranked)
+            self._checkpoint.write(ranked, self._attempt)
 
-    def _fill(self, ranked: Ranked) -> None:
+    def _fill(self, ranked: Ranked, attempts: int | NDArray[np.uint8]) -> None:
+        self._attempts[ranked.rows] = attempts
         self._indices[ranked.rows] = ranked.indices
         self._distances[ranked.rows] = ranked.distances
         if self._far_rank is not None:
@@ -237,10 +255,9 @@ def _mine_with_faiss(
     far_rank: int | None,
     device: str | torch.device,
     engine: FaissEngine,
+    far_bound: bool,
     checkpoint: Path | None,
 ) -> Neighbors:
-    if checkpoint is not None:
-        raise ValueError(f"checkpoint must be None for engine {engine}, got {checkpoint}")
     n_images = len(features)
     indices, distances, missing = search(features, n_neighbors, engine=engine, device=device)
     exact = ExactRows(features)
@@ -256,12 +273,14 @@ def _mine_with_faiss(
         truth = exact.nearest(block, n_neighbors=n_neighbors, far_rank=None)[0]
         pairs = zip(indices[block], truth, strict=True)
         n_found += sum(len(np.intersect1d(found, true)) for found, true in pairs)
-    far_radius = np.empty(0, dtype=np.float32)
+    far_radius, n_resumed = np.empty(0, dtype=np.float32), 0
     if far_rank is not None:
         mining = _Mining(features, 1, far_rank, torch.device(device), None)
-        far_radius = mining.run("float32", None).far_radius
+        precision = _choose_precision("auto", far_rank, far_bound, features.shape[1])
+        exact_pass = mining.run(precision, checkpoint)
+        far_radius, n_resumed = exact_pass.far_radius, exact_pass.stats.resumed
     recall = n_found / (len(sample) * n_neighbors)
-    stats = MiningStats(engine, "float32", 0, 0, len(missing), recall)
+    stats = MiningStats(engine, "float32", n_resumed, 0, len(missing), recall)
     return Neighbors(indices, distances, far_radius, stats)
 
 

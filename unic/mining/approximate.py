@@ -1,5 +1,6 @@
 """Neighbors by faiss: flat on a CPU or GPU, inverted lists or graphs for many millions."""
 
+import logging
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from unic.mining.distances import ExactRows
+
+logger = logging.getLogger(__name__)
 
 FaissEngine = Literal["faiss_flat", "faiss_ivf", "faiss_hnsw"]
 
@@ -29,14 +32,14 @@ def search(
         features: Shape ``(n, d)``, checked.
         n_neighbors: tau_1 of the paper.
         engine: Kind of the index.
-        device: Of the index: ``cpu``, or a GPU for ``faiss_flat`` and ``faiss_ivf``.
+        device: Of the index; that of ``faiss_hnsw`` is on the CPU in all cases, and logged.
 
     Returns:
         Indices ``(n, k)`` int64, distances ``(n, k)`` float32, and the rows ``(m,)`` for which
         faiss found too few images; theirs are not filled.
 
     Raises:
-        ValueError: If there is no such engine, or not on this device.
+        ValueError: If there is no such engine, or the device is a GPU that faiss cannot use.
     """
     if engine not in get_args(FaissEngine):
         raise ValueError(f"engine must be exact or one of {get_args(FaissEngine)}, got {engine}")
@@ -63,11 +66,12 @@ def search(
 def _build(features: NDArray[np.float32], engine: FaissEngine, device: torch.device) -> Any:
     import faiss  # optional, and slow to import
 
+    faiss.omp_set_num_threads(torch.get_num_threads())
     n_images, n_dims = features.shape
     index: Any
     if engine == "faiss_hnsw":
         if device.type != "cpu":
-            raise ValueError(f"device must be cpu for engine faiss_hnsw, got {device}")
+            logger.info("faiss_hnsw has no form for a GPU: its graph is searched on the CPU")
         index = faiss.IndexHNSWFlat(n_dims, _LINKS)
         index.hnsw.efConstruction = _BUILD_BEAM
         index.hnsw.efSearch = _SEARCH_BEAM
@@ -77,7 +81,12 @@ def _build(features: NDArray[np.float32], engine: FaissEngine, device: torch.dev
         index.nprobe = min(_PROBED_LISTS, n_lists)
     else:
         index = faiss.IndexFlatL2(n_dims)
-    if device.type == "cuda":
+    if device.type == "cuda" and engine != "faiss_hnsw":
+        if not hasattr(faiss, "StandardGpuResources"):
+            raise ValueError(
+                f"engine must be exact, or the device cpu, where faiss is built for CPUs alone, "
+                f"got {engine} on {device}"
+            )
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index)
     if not index.is_trained:
         stride = max(1, n_images // (_TRAINING_ROWS * n_lists))

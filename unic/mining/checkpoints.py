@@ -1,21 +1,27 @@
 """Finished rows of a pass on disk, so that a killed one goes on where it was."""
 
-import errno
 import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from unic.files import whole_file
+from unic.files import check_room, whole_file
+from unic.mining.tiles import Ranked
+from unic.provenance import code_digest
 
 logger = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _ROOM = 1.1  # over the bytes of the arrays: headers, and blocks of the file system
+# Products of entries in about a minute: of one thread (n = 64,000, d = 768), and of a GPU.
+_LONG = {"cpu": 3e12, "cuda": 1e15}
 
 
 class Checkpoint:
@@ -28,21 +34,25 @@ class Checkpoint:
         *,
         n_neighbors: int,
         far_rank: int | None,
-        engine: str,
+        is_bound: bool,
     ) -> None:
         """Open or start the folder, and see to it that the rest will fit the disk.
 
+        Rows of other features, parameters or code are of no use any more and deleted.
+
         Raises:
-            ValueError: If the folder holds rows of other features or parameters.
-            OSError: If the disk has too little room for the rows to come.
+            ValueError: If the folder holds rows of which nothing says what they are.
+            OSError: If the disk has too little room for the rows to come, which are there twice
+                when the result is stored.
         """
         self._path = Path(path)
         self._row = np.dtype(
             [
-                ("row", np.int64),
+                ("rows", np.int64),
                 ("indices", np.int64, (n_neighbors,)),
                 ("distances", np.float32, (n_neighbors,)),
                 ("far_radius", np.float32),
+                ("attempt", np.uint8),
             ]
         )
         meaning = {
@@ -50,65 +60,83 @@ class Checkpoint:
             "shape": list(features.shape),
             "n_neighbors": n_neighbors,
             "far_rank": far_rank,
-            "engine": engine,
+            "is_bound": is_bound,
+            "code": code_digest(Path(__file__).with_name("__init__.py")),
         }
         self._path.mkdir(parents=True, exist_ok=True)
-        self._check_meaning(meaning)
+        self._clear_others(meaning)
         self._parts = sorted(self._path.glob("rows-*.npy"))
         self._check_room(len(features))
         with whole_file(self._path / _MANIFEST) as temporary:
             temporary.write_text(json.dumps(meaning, indent=2))
 
     def read(self) -> NDArray[np.void]:
-        """All finished rows ``(m,)``, with fields row, indices, distances and far_radius."""
-        parts = [np.load(part) for part in self._parts]
-        for path, part in zip(self._parts, parts, strict=True):
-            if part.dtype != self._row:
-                raise ValueError(f"{path} must hold rows of {self._row}, got {part.dtype}")
-        return np.concatenate([np.empty(0, dtype=self._row), *parts])
+        """All finished rows ``(m,)``, with the fields of Ranked and the attempt that settled it."""
+        return np.concatenate([np.empty(0, dtype=self._row), *map(self._read_part, self._parts)])
 
-    def write(
-        self,
-        rows: NDArray[np.int64],
-        indices: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        far_radius: NDArray[np.float32],
-    ) -> None:
+    def write(self, ranked: Ranked, attempt: int) -> None:
         """Add a block of finished rows; it is on disk whole or not at all."""
-        if not len(rows):
+        if not len(ranked.rows):
             return
-        part = np.zeros(len(rows), dtype=self._row)
-        part["row"], part["indices"], part["distances"] = rows, indices, distances
-        part["far_radius"] = far_radius if len(far_radius) else np.nan
+        part = np.zeros(len(ranked.rows), dtype=self._row)
+        part["rows"], part["indices"], part["distances"] = ranked[:3]
+        part["far_radius"] = ranked.far_radius if len(ranked.far_radius) else np.nan
+        part["attempt"] = attempt
         path = self._path / f"rows-{len(self._parts):06d}.npy"
         with whole_file(path) as temporary, temporary.open("wb") as file:
             np.save(file, part)
         self._parts.append(path)
 
-    def _check_meaning(self, meaning: dict[str, object]) -> None:
+    def _read_part(self, path: Path) -> NDArray[np.void]:
+        try:
+            part = np.load(path)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}; delete {self._path}") from error
+        if part.dtype != self._row:
+            raise ValueError(f"{path} must hold rows of {self._row}, got {part.dtype}")
+        return part
+
+    def _clear_others(self, meaning: dict[str, object]) -> None:
         manifest = self._path / _MANIFEST
-        if not manifest.exists():
-            if any(self._path.glob("rows-*.npy")):
-                raise ValueError(f"{self._path} must hold {manifest.name} beside its rows")
+        parts = list(self._path.glob("rows-*.npy"))
+        if not parts:
             return
+        if not manifest.exists():
+            raise ValueError(f"{self._path} must hold {manifest.name} beside its rows")
         found = json.loads(manifest.read_text())
-        for name, value in meaning.items():
-            if found.get(name) != value:
-                raise ValueError(
-                    f"checkpoint {self._path} must be of the same features and parameters, "
-                    f"got {name} {found.get(name)} instead of {value}; delete it to start anew"
-                )
+        others = [name for name, value in meaning.items() if found.get(name) != value]
+        if others:
+            logger.warning(
+                "the finished rows in %s are of other %s and start anew",
+                self._path,
+                " and ".join(others),
+            )
+            for part in parts:
+                part.unlink()
 
     def _check_room(self, n_rows: int) -> None:
         present = sum(part.stat().st_size for part in self._parts)
-        needed = max(0, int(_ROOM * n_rows * self._row.itemsize) - present)
-        free = shutil.disk_usage(self._path).free
-        if free < needed:
-            raise OSError(
-                errno.ENOSPC,
-                f"{needed} bytes must be free for the rows to come, got {free}",
-                str(self._path),
-            )
+        check_room(self._path, max(0, int(2 * _ROOM * n_rows * self._row.itemsize) - present))
+
+
+@contextmanager
+def checkpoint_beside(
+    store: Path, features: NDArray[np.float32], device: torch.device
+) -> Iterator[Path | None]:
+    """Give a folder to keep the rows of a pass in until its store is written.
+
+    It is hidden beside the store, so that it outlives a job that is killed or fails. Where the
+    pass takes less than about a minute, it costs more than it saves, and None is given.
+
+    Args:
+        store: Folder of the store to be written.
+        features: Shape ``(n, d)``.
+        device: Where the pass runs.
+    """
+    folder = store.with_name(f".{store.name}.checkpoint")
+    n_images, n_dims = features.shape
+    yield folder if n_images**2 * n_dims >= _LONG[device.type] else None
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _digest(features: NDArray[np.float32]) -> str:

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from queue import SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Condition, Event, Lock, Thread
 from time import thread_time
 from typing import Literal, NamedTuple, TypeVar
 
@@ -201,6 +202,38 @@ class _Room:
         return high, low
 
 
+class _Turns:
+    """Who may scan which tile: one of a row after that above it."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_done = [0 for _ in range(n_rows)]  # tiles of each row, the missing ones counted
+        self._is_cancelled = False
+        self._condition = Condition()
+
+    def wait(self, row: int, column: int) -> None:
+        """Wait until the tile above is done."""
+
+        def is_free() -> bool:
+            return self._is_cancelled or row == 0 or self._n_done[row - 1] > column
+
+        with self._condition:
+            self._condition.wait_for(is_free)
+            if self._is_cancelled:
+                raise CancelledError
+
+    def finish(self, row: int, column: int) -> None:
+        """Note that a tile is done."""
+        with self._condition:
+            self._n_done[row] = column + 1
+            self._condition.notify_all()
+
+    def cancel(self) -> None:
+        """Let nobody wait any longer."""
+        with self._condition:
+            self._is_cancelled = True
+            self._condition.notify_all()
+
+
 class TilePass:
     """One pass over the distances from some images to all.
 
@@ -233,48 +266,41 @@ class TilePass:
         """Rank the first ``n_rows`` images of the operand, by tiles on and above the diagonal.
 
         A tile serves its rows, and its columns as far as they are sought too. Each thread takes
-        the next tile; the rows of a block are complete when they have seen all images, in
-        whatever order.
+        the next row of tiles and stays behind the one above: each list sees the images in one
+        order, whatever the number of threads, and is complete when its row of tiles is.
 
         Yields:
             Settled rows of a block, and the images of its unsettled ones.
         """
         near, far = self._lists(np.arange(n_rows))
-        sought = self._slices(0, n_rows)
-        blocks = sought + self._slices(n_rows, self._n_images)
-        locks = [Lock() for _ in sought]
-        n_seen = [0 for _ in sought]
+        n_sought = len(self._slices(0, n_rows))
+        blocks = self._slices(0, n_rows) + self._slices(n_rows, self._n_images)
+        turns = _Turns(n_sought)
 
-        def read(tile: tuple[int, int], room: _Room) -> list[_Settled]:
-            served = [block for block in sorted(set(tile)) if block < len(sought)]
-            rows, columns = (blocks[block] for block in tile)
-            # Empty lists take in whole rows at once, but columns one entry after the other: the
-            # first tile of each row is not shared.
-            is_shared = len(served) == 2 and tile[0] > 0
-            high, low = self._operand.products(rows, columns, room)  # (b, c) each
-            with ExitStack() as stack:
-                for block in served:
-                    stack.enter_context(locks[block])
-                seen = (n_seen[tile[0]], n_seen[tile[1]] if is_shared else 0)
+        def read(block: int, room: _Room) -> _Settled:
+            rows = blocks[block]
+            for other in range(block, len(blocks)):
+                columns = blocks[other]
+                # Empty lists take in whole rows at once, but columns one entry after the other:
+                # the tiles of the first row are not shared.
+                is_sought = block < other < n_sought
+                is_shared = is_sought and block > 0
+                high, low = self._operand.products(rows, columns, room)  # (b, c) each
+                turns.wait(block, other)
+                seen = (columns.start, rows.start if is_shared else 0)
                 self._scan(high, low, rows, rows.start, columns, near, far, seen, is_shared)
-                if len(served) == 2 and not is_shared:
+                if is_sought and not is_shared:
                     high, low = self._operand.products(columns, rows, room)  # (c, b) each
-                    seen = (n_seen[tile[1]], 0)
-                    self._scan(high, low, columns, columns.start, rows, near, far, seen, False)
-                n_seen[served[0]] += columns.stop - columns.start
-                if len(served) == 2:
-                    n_seen[served[1]] += rows.stop - rows.start
-                complete = [blocks[block] for block in served if n_seen[block] == self._n_images]
-            return [
-                self._settle(np.arange(block.start, block.stop), block.start, near, far)
-                for block in complete
-            ]
-
-        tiles = [(row, column) for row in range(len(sought)) for column in range(row, len(blocks))]
-        with tqdm(total=len(tiles), desc="mine_neighbors", unit="tile", disable=None) as progress:
-            for settled in _in_threads(read, tiles, self._block_size**2):
+                    start = columns.start
+                    self._scan(high, low, columns, start, rows, near, far, (rows.start, 0), False)
+                turns.finish(block, other)
                 progress.update()
-                yield from settled
+            return self._settle(np.arange(rows.start, rows.stop), rows.start, near, far)
+
+        n_tiles = sum(len(blocks) - block for block in range(n_sought))
+        size = self._block_size**2
+        with tqdm(total=n_tiles, desc="mine_neighbors", unit="tile", disable=None) as progress:
+            yield from _in_threads(read, range(n_sought), size, on_end=turns.cancel)
 
     def rectangle(self, positions: NDArray[np.int64]) -> Iterator[_Settled]:
         """Rank the images at some places of the operand, by tiles against all columns.
@@ -459,9 +485,16 @@ def _digit_scales(centered: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _in_threads(
-    work: Callable[[_Item, _Room], _Result], items: Iterable[_Item], n_entries: int
+    work: Callable[[_Item, _Room], _Result],
+    items: Iterable[_Item],
+    n_entries: int,
+    *,
+    on_end: Callable[[], None] = lambda: None,
 ) -> Iterator[_Result]:
-    """Do independent pieces of work in as many threads as torch may use; results as they come."""
+    """Do pieces of work in as many threads as torch may use; results as they come.
+
+    ``on_end`` is called when no more is wanted, to wake threads that wait.
+    """
     results: SimpleQueue[_Result | BaseException | None] = SimpleQueue()
     lock, remaining = Lock(), iter(items)
     is_over = Event()
@@ -495,6 +528,7 @@ def _in_threads(
                 yield result
     finally:
         is_over.set()
+        on_end()
         for thread in threads:
             thread.join()
 

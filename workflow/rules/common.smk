@@ -58,6 +58,17 @@ def weight_files(wildcards):
     return {"backbone": weights}
 
 
+def negative_files(wildcards):
+    """What finetuning draws negatives from: a set drawn once, or all far images each epoch."""
+    if value("negatives.draw")(wildcards) == "once":
+        negatives = artifact("index_negatives", "negatives.zarr/zarr.json")
+        return {"negatives": negatives(wildcards)}
+    return {
+        "features": artifact("extract_features", "features.zarr/zarr.json")(wildcards),
+        "neighbors": artifact("mine_neighbors", "neighbors.zarr/zarr.json")(wildcards),
+    }
+
+
 def weights_digest(wildcards):
     """Digest of the content of weights that come with the package."""
     weights = settings_of(wildcards)["backbone"]["weights"]

@@ -44,7 +44,6 @@ rule summarize:
         root=value("data.root"),
         n_clusters=value("n_clusters"),
         seeds=value("seeds"),
-        max_union_size=value("cleaning.max_union_size"),
         code=script_digest("summarize.py"),
     message:
         "Summarizing {wildcards.experiment}"

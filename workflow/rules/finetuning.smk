@@ -1,9 +1,9 @@
 rule finetune:
     input:
         unpack(weight_files),
+        unpack(negative_files),
         images=artifact("index_images", "images.parquet"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
-        negatives=artifact("index_negatives", "negatives.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
     output:
         model="results/{experiment}/seed{seed}/model.safetensors",
@@ -27,6 +27,7 @@ rule finetune:
         weights_digest=weights_digest,
         model=model,
         finetuning=training,
+        exclude_known_same_label=value("negatives.exclude_known_same_label"),
         code=script_digest("finetune.py"),
     message:
         "Finetuning {wildcards.experiment}, seed {wildcards.seed}"

@@ -17,6 +17,7 @@ rule mine_neighbors:
         n_neighbors=value("neighbors.n_neighbors"),
         far_rank=value("neighbors.far_rank"),
         metric=value("neighbors.metric"),
+        engine=value("neighbors.engine"),
         code=script_digest("mine_neighbors.py"),
     message:
         "Mining {params.n_neighbors} neighbors of every image of {wildcards.experiment}"
@@ -37,11 +38,15 @@ rule clean_neighbors:
     conda:
         "../../environment.yml"
     threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
     params:
         max_union_size=value("cleaning.max_union_size"),
+        quantile=value("cleaning.quantile"),
         code=script_digest("clean_neighbors.py"),
     message:
-        "Keeping the neighbors of {wildcards.experiment} with unions of at most {params.max_union_size}"
+        "Keeping the neighbors of {wildcards.experiment} with small unions"
     script:
         "../scripts/clean_neighbors.py"
 

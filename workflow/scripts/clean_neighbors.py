@@ -1,6 +1,7 @@
 """Keep the neighbors of images whose second-order neighborhood is small (Eq. 4)."""
 
 from unic.cleaning import clean_neighbors
+from unic.devices import choose_device
 from unic.jobs import job
 from unic.store import check_same_images, open_store, write_derived
 
@@ -11,12 +12,17 @@ with job(snakemake.log[0], threads=snakemake.threads):
     positives = clean_neighbors(
         neighbors.read("indices"),
         max_union_size=snakemake.params.max_union_size,
+        quantile=snakemake.params.quantile,
         known_labels=known.read("known_labels"),
+        device=choose_device(snakemake.resources.device),
     )
     write_derived(
         snakemake.output.positives,
         "positives",
-        positives._asdict(),
+        positives.arrays(),
         of=neighbors,
-        parameters={"max_union_size": snakemake.params.max_union_size},
+        parameters={
+            "max_union_size": positives.max_union_size,
+            "quantile": snakemake.params.quantile,
+        },
     )

@@ -37,7 +37,7 @@ with job(snakemake.log[0]):
         metrics=summary,
         history=read_histories(snakemake.input.histories, seeds=snakemake.params.seeds),
         union_size=positives.read("union_size"),
-        max_union_size=snakemake.params.max_union_size,
+        max_union_size=summary["neighbors"]["max_union_size"],
         read_image=images.__getitem__,
         **shown._asdict(),
     )
