@@ -45,6 +45,7 @@ rule summarize:
         n_clusters=value("n_clusters"),
         seeds=value("seeds"),
         max_union_size=value("cleaning.max_union_size"),
+        stage_owners=owners,
         code=script_digest("summarize.py"),
     message:
         "Summarizing {wildcards.experiment}"
