@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.analysis.experiment import write_experiment
 from unic.analysis.summary import summarize_seeds
 from unic.cli import describe_results, main
 
@@ -96,3 +97,119 @@ def test_runs_as_a_program(tmp_path: Path) -> None:
     assert finished.returncode == 2
     assert "absent" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+# inspect neighbors
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return write_experiment(tmp_path / "results" / "toy", images=True)
+
+
+def inspect(*arguments: object) -> int:
+    return main(["inspect", "neighbors", *map(str, arguments)])
+
+
+def test_inspects_images_by_row_and_id(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect(toy, "--image", 12, "train/b/3.png", "--image", 5, "--negatives", 1) == 0
+    shown = capsys.readouterr()
+    assert re.findall(r"^image (\d+)", shown.out, re.MULTILINE) == ["12", "3", "5"]
+    assert shown.out.count("negatives, 1 of 5") == 3
+    assert shown.err == ""
+
+
+def test_a_summary_is_what_is_shown_of_no_image(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect(toy) == 0
+    plain = capsys.readouterr().out
+    assert plain.startswith("toy: 6 neighbors")
+    assert inspect(toy, "--summary") == 0
+    assert capsys.readouterr().out == plain
+
+
+@pytest.mark.parametrize("arguments", [[], ["--image", "12", "3"]])
+def test_formats_for_programs_are_alone_on_stdout(
+    arguments: list[str], toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ["--save", str(toy / "sheet.png")] if arguments else []
+    assert inspect(toy, *arguments, *extra, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)
+    assert inspect(toy, *arguments, *extra, "--format", "csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.count(",") for line in lines}) == 1
+
+
+def test_saves_and_opens_a_sheet(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or True)
+    sheet = toy / "sheets" / "one.PNG"
+    assert inspect(toy, "--image", 12, "--save", sheet) == 0
+    assert sheet.is_file()
+    assert capsys.readouterr().err == f"contact sheet: {sheet}\n"
+    assert opened == []
+    assert inspect(toy, "--image", 12, "--open") == 0
+    (uri,) = opened
+    assert uri.startswith("file://")
+    assert Path(uri.removeprefix("file://")).read_bytes() == sheet.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "40"], "image must be from 0 to 39, got 40"),
+        (["--image", "-1"], "image must be from 0 to 39, got -1"),
+        (["--image", "train/a/12.jpg"], "did you mean train/a/12.png?"),
+        (["--image", "1", "--negatives", "-1"], "n_negatives must be at least 0, got -1"),
+        (["--open"], "a contact sheet shows single images: name them with --image"),
+    ],
+)
+def test_a_wrong_request_is_one_line(
+    arguments: list[str], message: str, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspect(toy, *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("unic: error: ")
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_a_sheet_must_be_a_png(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        inspect(toy, "--image", 1, "--save", "sheet.jpg")
+    assert raised.value.code == 2
+    assert "--save: must be FILE.png, got sheet.jpg" in capsys.readouterr().err
+
+
+def test_images_that_moved_away_leave_the_table(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert inspect(toy, "--image", 12, "--save", tmp_path / "sheet.png") == 2
+    shown = capsys.readouterr()
+    assert shown.out.startswith("image 12: ")
+    assert re.search(r"^unic: error: .*photos/train/a/\d+\.png is missing\n$", shown.err)
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_a_damaged_store_is_one_line(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (chunk,) = (path for path in (toy / "neighbors.zarr/train/indices/c").rglob("*0/0"))
+    chunk.write_bytes(b"damaged")
+    assert inspect(toy, "--image", 12) == 2
+    assert "neighbors.zarr/train/indices is damaged" in capsys.readouterr().err
+
+
+def test_a_reader_may_stop_early(toy: Path) -> None:
+    command = [sys.executable, "-m", "unic.cli", "inspect", "neighbors", str(toy), "--summary"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

@@ -10,7 +10,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unic.experiments import STAGES, resolve_experiments, setting, stage_owner, stage_settings
+from unic.experiments import (
+    STAGES,
+    resolve_experiments,
+    setting,
+    stage_owner,
+    stage_owners,
+    stage_settings,
+)
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
@@ -287,7 +294,7 @@ def test_refuses_a_wrong_configuration(config: Settings, message: str) -> None:
 
 def owners(experiments: Settings, name: str) -> dict[str, str]:
     resolved = resolve(experiments)
-    return {stage: stage_owner(resolved, name, stage) for stage in STAGES}
+    return stage_owners(resolved, name)
 
 
 def stages_after(*firsts: str) -> set[str]:

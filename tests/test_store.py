@@ -120,9 +120,22 @@ def test_large_arrays_are_cut_into_whole_rows(
     manifest = write(tmp_path, "neighbors")
     member = open_store(manifest, kind="neighbors").group["train/indices"]
     assert isinstance(member, zarr.Array)
-    assert member.chunks == (7, 4)
+    assert member.chunks == (6, 4)  # 5 of one size, where 7 would leave the last with 2 rows
     found = open_store(manifest, kind="neighbors").read("indices")
     np.testing.assert_array_equal(found, draw_arrays("neighbors")["indices"])
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100, 10**9])
+def test_some_rows_are_those_of_the_whole(
+    chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unic.store.CHUNK_BYTES", chunk_bytes)
+    store = open_store(write(tmp_path, "neighbors"), kind="neighbors")
+    rows = np.array([3, 29, 0, 3, 12])
+    for name, array in draw_arrays("neighbors").items():
+        np.testing.assert_array_equal(store.read_rows(name, rows), array[rows])
+    with pytest.raises(KeyError, match="has no array train/features"):
+        store.read_rows("features", rows)
 
 
 def test_features_keep_their_splits_and_ids(tmp_path: Path) -> None:
@@ -162,6 +175,14 @@ def test_derived_stores_keep_images_and_parameters(tmp_path: Path) -> None:
     derived = open_store(path, kind="negatives")
     assert derived.attributes["parameters"] == {"n_neighbors": 4, "backbone": None, "seed": 1}
     check_same_images(neighbors, derived)
+
+
+def test_nothing_else_of_the_package_uses_zarr() -> None:
+    package = Path(unic.__file__).parent
+    users = [
+        path.name for path in package.rglob("*.py") if "import zarr" in path.read_text("utf-8")
+    ]
+    assert users == ["store.py"]
 
 
 # Laws
@@ -263,6 +284,9 @@ def test_a_damaged_chunk_is_named(tmp_path: Path, name: str, damage: str) -> Non
     message = f"{manifest.parent}/train/{name} is damaged: .*; delete the store and run"
     with pytest.raises(ValueError, match=message):
         store.read(name)
+    if damage == "garbage" and name == "indices":
+        with pytest.raises(ValueError, match=message):
+            store.read_rows(name, np.arange(3))
     store.read("far_radius")  # the others are whole
 
 

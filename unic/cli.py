@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _make_parser()
     options = parser.parse_args(arguments)
     try:
-        for folder in options.results:
-            print(describe_results(folder))
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"unic: error: {error}", file=sys.stderr)
         return 2
@@ -70,12 +74,84 @@ def _cell(name: str, score: dict[str, Any]) -> str:
     return f"{100 * score['mean']:.2f} ± {100 * score['std']:.2f}"
 
 
+def _show(options: argparse.Namespace) -> None:
+    for folder in options.results:
+        print(describe_results(folder))
+
+
+def _inspect_neighbors(options: argparse.Namespace) -> None:
+    from unic.analysis import inspection, tables  # pandas and Zarr take a second to import
+
+    artifacts = inspection.open_artifacts(options.results)
+    if not options.images:
+        if options.save or options.open:
+            raise ValueError("a contact sheet shows single images: name them with --image")
+        summary = inspection.summarize_neighbors(artifacts)
+        print(tables.format_summary(summary, options.format))
+        return
+    rows = inspection.find_rows(options.images, artifacts.image_ids)
+    anchors = inspection.inspect_images(artifacts, rows, n_negatives=options.negatives)
+    print(tables.format_anchors(anchors, artifacts, options.format), flush=True)
+    if options.save or options.open:
+        _save_sheet(options, anchors, artifacts)
+
+
+def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> None:
+    from unic.analysis import sheets  # matplotlib, for its fonts
+
+    path = options.save or Path(tempfile.mkdtemp(prefix="unic-"), f"{artifacts.experiment}.png")
+    pixels = sheets.read_pixels(anchors, artifacts)
+    sheets.write_sheet(path, sheets.draw_anchors(anchors, artifacts, pixels))
+    print(f"contact sheet: {path}", file=sys.stderr)
+    if options.open:
+        sheets.open_sheet(path)
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("unic", description=__doc__)
     commands = parser.add_subparsers(required=True)
     show = commands.add_parser("show", help="print the scores of finished experiments")
     show.add_argument("results", type=Path, nargs="+", help="folders such as results/digits")
+    show.set_defaults(run=_show)
+    inspect = commands.add_parser("inspect", help="look into what the stages have made")
+    neighbors = inspect.add_subparsers(required=True).add_parser(
+        "neighbors",
+        help="neighbors and negatives of images",
+        description="Print the neighbors and negatives of images, or figures of those of all.",
+    )
+    _add_inspect_arguments(neighbors)
+    neighbors.set_defaults(run=_inspect_neighbors)
     return parser
+
+
+def _png(path: str) -> Path:
+    if not path.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"must be FILE.png, got {path}")
+    return Path(path)
+
+
+def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, help="a folder such as results/digits")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--image",
+        dest="images",
+        nargs="+",
+        action="extend",
+        metavar="IMAGE",
+        help="training images: row numbers, or image ids (paths below data.root)",
+    )
+    which.add_argument("--summary", action="store_true", help="figures of all images (default)")
+    parser.add_argument(
+        "--negatives",
+        type=int,
+        default=10,
+        metavar="N",
+        help="negatives shown of each image (default %(default)s)",
+    )
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    parser.add_argument("--save", type=_png, metavar="FILE.png", help="write a contact sheet")
+    parser.add_argument("--open", action="store_true", help="show the contact sheet")
 
 
 if __name__ == "__main__":

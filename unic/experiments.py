@@ -111,6 +111,11 @@ def stage_owner(experiments: Mapping[str, Settings], name: str, stage: str) -> s
     return next(other for other in experiments if _key(experiments[other], stage) == wanted)
 
 
+def stage_owners(experiments: Mapping[str, Settings], name: str) -> dict[str, str]:
+    """The experiments whose folders hold the results of an experiment, stage by stage."""
+    return {stage: stage_owner(experiments, name, stage) for stage in STAGES}
+
+
 def _key(settings: Settings, stage: str) -> str:
     return json.dumps(stage_settings(settings, stage), sort_keys=True)
 

@@ -98,7 +98,13 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
     truth = make_truth(n_labeled=n_labeled)
     scores = {m: {"0": {"test": {"acc": 0.5}}, "1": {"test": {"acc": 1.0}}} for m in ("unic", "km")}
     summary = summarize(
-        scores, truth, make_positives(tmp_path), experiment="toy", n_clusters=3, seeds=[0, 1]
+        scores,
+        truth,
+        make_positives(tmp_path),
+        experiment="toy",
+        n_clusters=3,
+        seeds=[0, 1],
+        stage_owners={"mine_neighbors": "other"},
     )
     assert json.loads(json.dumps(summary)) == summary
     methods = summary.pop("methods")
@@ -123,6 +129,7 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
             "clean_fraction": pytest.approx(4 / 6),
             "reciprocity": 0.75,
         },
+        "stage_owners": {"mine_neighbors": "other"},
     }
 
 
@@ -130,7 +137,13 @@ def test_classes_that_nobody_knows_are_not_counted(tmp_path: Path) -> None:
     truth = make_truth(is_annotated=False)
     scores = {"unic": {"0": {"train": {"used_clusters": 3.0}}}}
     summary = summarize(
-        scores, truth, make_positives(tmp_path), experiment="toy", n_clusters=3, seeds=[0]
+        scores,
+        truth,
+        make_positives(tmp_path),
+        experiment="toy",
+        n_clusters=3,
+        seeds=[0],
+        stage_owners={},
     )
     assert summary["n_classes"] is None
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from unic.data.index import index_images, read_index, write_index
+from unic.data.index import index_images, read_index, read_source, write_index
 
 
 def write_images(root: Path, *image_ids: str) -> str:
@@ -24,7 +24,7 @@ def test_lists_the_images_of_the_data_set() -> None:
 
 def test_round_trip_keeps_splits_and_order(tmp_path: Path) -> None:
     ids = {"train": ["b/2.png", "a/1.png", "ä/10.png"], "test": ["z.png", "c.png"]}
-    write_index(tmp_path / "images.parquet", ids, root=None)
+    write_index(tmp_path / "images.parquet", ids, name="folder", root=None)
     found = read_index(tmp_path / "images.parquet")
     assert found == ids
     assert list(found) == ["train", "test"]
@@ -33,7 +33,7 @@ def test_round_trip_keeps_splits_and_order(tmp_path: Path) -> None:
 def test_writes_the_sizes_of_files(tmp_path: Path) -> None:
     root = write_images(tmp_path / "images", "train/a.png", "test/b.bmp")
     ids = {"train": ["train/a.png"], "test": ["test/b.bmp"]}
-    write_index(tmp_path / "images.parquet", ids, root=root)
+    write_index(tmp_path / "images.parquet", ids, name="folder", root=root)
     index = pd.read_parquet(tmp_path / "images.parquet")
     assert index.columns.tolist() == ["split", "image_id", "n_bytes"]
     assert index["n_bytes"].tolist() == [
@@ -43,14 +43,30 @@ def test_writes_the_sizes_of_files(tmp_path: Path) -> None:
 
 def test_a_root_changes_nothing_for_images_that_are_not_files(tmp_path: Path) -> None:
     ids = index_images("digits", root=str(tmp_path), n_clusters=10, far_rank=700)
-    write_index(tmp_path / "images.parquet", ids, root=str(tmp_path))
+    write_index(tmp_path / "images.parquet", ids, name="digits", root=str(tmp_path))
     assert read_index(tmp_path / "images.parquet") == ids
     assert not pd.read_parquet(tmp_path / "images.parquet")["n_bytes"].any()
 
 
 def test_leaves_nothing_but_the_index(tmp_path: Path) -> None:
-    write_index(tmp_path / "made" / "images.parquet", {"train": ["1"]}, root=None)
+    write_index(tmp_path / "made" / "images.parquet", {"train": ["1"]}, name="digits", root=None)
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["images.parquet"]
+
+
+@pytest.mark.parametrize("source", [("digits", None), ("folder", "/a/b"), ("folder", "c d")])
+def test_the_index_says_where_the_images_are(
+    source: tuple[str, str | None], tmp_path: Path
+) -> None:
+    path = tmp_path / "images.parquet"
+    write_index(path, {"train": ["1"]}, name=source[0], root=source[1])
+    assert read_source(path) == source
+
+
+def test_an_index_of_an_older_version_does_not_say_where(tmp_path: Path) -> None:
+    path = tmp_path / "images.parquet"
+    pd.DataFrame({"split": ["train"], "image_id": ["1"]}).to_parquet(path)
+    with pytest.raises(ValueError, match=r"images\.parquet must say where its images are; delete"):
+        read_source(path)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from tests.workflow.project import Project
+from unic.analysis.inspection import inspect_images, open_artifacts
+from unic.analysis.sheets import read_pixels
 
 pytestmark = pytest.mark.workflow
 TARGET = "results/tiny/metrics.json"
@@ -51,6 +53,17 @@ def test_every_experiment_plans_and_gcd_shares_mining(fresh_project: Project) ->
 
 def test_second_run_does_nothing(finished_project: Project) -> None:
     assert finished_project.plan(TARGET) == {}
+
+
+def test_shared_stages_are_where_the_summary_says(finished_project: Project) -> None:
+    results = finished_project.folder / "results"
+    artifacts = open_artifacts(results / "tiny")
+    assert artifacts.neighbors.path == results / "digits" / "neighbors.zarr"
+    assert artifacts.positives is not None
+    assert artifacts.negatives is not None
+    assert artifacts.known_labels is not None
+    (anchor,) = inspect_images(artifacts, [12])
+    assert read_pixels([anchor], artifacts)[12].shape == (8, 8, 3)
 
 
 def test_touched_files_rerun_nothing(finished_project: Project) -> None:

@@ -304,8 +304,23 @@ def contact_sheet(
     sheet = Image.new("RGB", (width, n_rows * cell_size), "white")
     for i, pixels in enumerate(images):
         row, column = divmod(i, n_columns)
-        sheet.paste(_fill_cell(pixels, cell_size), (column * cell_size, row * cell_size))
+        sheet.paste(fill_cell(pixels, cell_size), (column * cell_size, row * cell_size))
     return sheet
+
+
+def fill_cell(pixels: NDArray[np.uint8], cell_size: int) -> Image.Image:
+    """Fill a square cell with the middle square of an image.
+
+    Raises:
+        ValueError: If the image is not uint8 of shape ``(h, w, 3)``.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(
+            f"images must be uint8 of shape (h, w, 3), got {pixels.dtype} of shape {pixels.shape}"
+        )
+    enlarges = min(pixels.shape[:2]) <= cell_size
+    method = Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS
+    return ImageOps.fit(Image.fromarray(pixels), (cell_size, cell_size), method)
 
 
 def encode_png(figure: Figure) -> bytes:
@@ -506,16 +521,6 @@ def _separate_unmatched(axes: Axes, shape: tuple[int, ...]) -> None:
     n_matched = min(shape) - 0.5
     draw = axes.axhline if shape[0] > shape[1] else axes.axvline
     draw(n_matched, color="#D55E00", linewidth=1, linestyle=(0, (4, 2)))
-
-
-def _fill_cell(pixels: NDArray[np.uint8], cell_size: int) -> Image.Image:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(
-            f"images must be uint8 of shape (h, w, 3), got {pixels.dtype} of shape {pixels.shape}"
-        )
-    enlarges = min(pixels.shape[:2]) <= cell_size
-    method = Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS
-    return ImageOps.fit(Image.fromarray(pixels), (cell_size, cell_size), method)
 
 
 def _scientific(value: float) -> str:

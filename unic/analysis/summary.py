@@ -30,6 +30,7 @@ def summarize(
     experiment: str,
     n_clusters: int,
     seeds: Sequence[int],
+    stage_owners: Mapping[str, str],
 ) -> dict[str, Any]:
     """Gather what an experiment found: mean, std and values over seeds of every method.
 
@@ -40,6 +41,7 @@ def summarize(
         experiment: Name of the experiment.
         n_clusters: K.
         seeds: The seeds, in the order of the values.
+        stage_owners: Stage to the experiment whose folder holds its result.
     """
     parameters = positives.attributes["parameters"]
     return {
@@ -62,6 +64,7 @@ def summarize(
             "clean_fraction": float(positives.read("is_clean").mean()),
             "reciprocity": float(positives.read("reciprocity").mean(dtype=float)),
         },
+        "stage_owners": dict(stage_owners),
     }
 
 

@@ -2,11 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from unic.data.datasets import list_images
 from unic.files import whole_file
+
+
+class Source(NamedTuple):
+    """Where images come from, as :func:`unic.data.datasets.open_images` takes it."""
+
+    name: str
+    root: str | None
 
 
 def index_images(
@@ -40,15 +48,22 @@ def index_images(
     return ids
 
 
-def write_index(path: str | Path, ids: Mapping[str, Sequence[str]], *, root: str | None) -> None:
-    """Write an index: columns ``split``, ``image_id`` and ``n_bytes`` (0 where not a file)."""
+def write_index(
+    path: str | Path, ids: Mapping[str, Sequence[str]], *, name: str, root: str | None
+) -> None:
+    """Write an index: columns ``split``, ``image_id`` and ``n_bytes`` (0 where not a file).
+
+    Name and root of the data set are among its attributes, for :func:`read_source`.
+    """
     rows = [
         (split, image_id, _file_size(root, image_id))
         for split, split_ids in ids.items()
         for image_id in split_ids
     ]
+    index = pd.DataFrame(rows, columns=["split", "image_id", "n_bytes"])
+    index.attrs = Source(name, root)._asdict()
     with whole_file(path) as temporary:
-        pd.DataFrame(rows, columns=["split", "image_id", "n_bytes"]).to_parquet(temporary)
+        index.to_parquet(temporary)
 
 
 def read_index(path: str | Path) -> dict[str, list[str]]:
@@ -56,6 +71,18 @@ def read_index(path: str | Path) -> dict[str, list[str]]:
     index = pd.read_parquet(path, columns=["split", "image_id"])
     groups = index.groupby("split", sort=False)["image_id"]
     return {str(split): group.tolist() for split, group in groups}
+
+
+def read_source(path: str | Path) -> Source:
+    """Read where the images of an index come from.
+
+    Raises:
+        ValueError: If the index does not say, which those of older versions do not.
+    """
+    attributes = pd.read_parquet(path, columns=["split"]).attrs
+    if set(attributes) != set(Source._fields):
+        raise ValueError(f"{path} must say where its images are; delete it and run the workflow")
+    return Source(**attributes)
 
 
 def _file_size(root: str | None, image_id: str) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from unic.experiments import resolve_experiments, setting, stage_owner
+from unic.experiments import resolve_experiments, setting, stage_owner, stage_owners
 from unic.provenance import bundled_digest, code_digest
 
 SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
@@ -86,6 +86,12 @@ def artifact(stage, path):
         return str(Path("results", owner, path)).format(**wildcards)
 
     return resolve
+
+
+def owners(wildcards):
+    """The experiments whose folders hold the stages of an experiment."""
+    settings_of(wildcards)
+    return stage_owners(EXPERIMENTS, wildcards.experiment)
 
 
 def artifact_of_seeds(stage, path):

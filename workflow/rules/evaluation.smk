@@ -44,6 +44,7 @@ rule summarize:
         root=value("data.root"),
         n_clusters=value("n_clusters"),
         seeds=value("seeds"),
+        stage_owners=owners,
         code=script_digest("summarize.py"),
     message:
         "Summarizing {wildcards.experiment}"

@@ -4,11 +4,11 @@ from unic.data.index import index_images, write_index
 from unic.jobs import job
 
 with job(snakemake.log[0]):
-    root = snakemake.params.root
+    name, root = snakemake.params.name, snakemake.params.root
     ids = index_images(
-        snakemake.params.name,
+        name,
         root=root,
         n_clusters=snakemake.params.n_clusters,
         far_rank=snakemake.params.far_rank,
     )
-    write_index(snakemake.output.images, ids, root=root)
+    write_index(snakemake.output.images, ids, name=name, root=root)

@@ -26,6 +26,7 @@ with job(snakemake.log[0]):
         experiment=snakemake.wildcards.experiment,
         n_clusters=snakemake.params.n_clusters,
         seeds=snakemake.params.seeds,
+        stage_owners=snakemake.params.stage_owners,
     )
     shown = choose_shown(pd.read_parquet(snakemake.input.predictions[0]), truth)
     images = open_images(

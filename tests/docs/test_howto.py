@@ -1,0 +1,46 @@
+"""What the how-tos tell users to type works, on a small experiment of the same name."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.analysis.experiment import write_experiment
+from unic.cli import main
+
+TEXT = (Path(__file__).parents[2] / "docs/howto/inspect_neighbors.md").read_text("utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = re.findall(r"^\$ unic (.*)$", TEXT, re.MULTILINE)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_experiment(tmp_path / "results" / "digits", images=True, n_images=42)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("project")
+def test_python_reads_the_stores() -> None:
+    has_xarray = importlib.util.find_spec("xarray") is not None
+    blocks = [block for block in PYTHON if has_xarray or "xarray" not in block]
+    assert len(blocks) >= 3
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(names["pairs"]) == 42 * 6  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(
+    command: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda _: True)
+    assert main(shlex.split(command.replace("1243", "13"))) == 0
+    assert capsys.readouterr().out
+    assert (project / "sheet.png").is_file() == ("--save" in command)
