@@ -132,6 +132,39 @@ def test_block_size_changes_nothing(block_size: int, device: str) -> None:
     np.testing.assert_array_equal(drawn, expected)
 
 
+def test_beyond_a_bound_of_the_radius_every_image_is_equally_likely() -> None:
+    features = load_digits().data[:300].astype(np.float32)
+    exact = mine_neighbors(features, n_neighbors=2, far_rank=60)
+    bound = exact.far_radius * np.float32(1.05)
+    drawn = index_negatives(
+        features,
+        bound,
+        far_rank=60,
+        n_negatives=4000,
+        known_labels=unlabeled(300),
+        generator=np.random.default_rng(3),
+        is_bound=True,
+    )
+    for row in (0, 17, 299):
+        distances = np.sqrt(np.square(features - features[row]).sum(axis=1))
+        counts = np.bincount(drawn[row], minlength=300)
+        assert (counts > 0).tolist() == (distances > bound[row]).tolist()
+        assert chisquare(counts[counts > 0]).pvalue > 1e-3
+
+
+def test_refuses_a_bound_below_the_radius() -> None:
+    features = random_features(50, 8)
+    mined = mine_neighbors(features, n_neighbors=2, far_rank=20)
+    with pytest.raises(ValueError, match="far_radius must be a bound of the distance at far_rank"):
+        FarSampler(
+            features,
+            mined.far_radius * np.float32(0.99),
+            far_rank=20,
+            known_labels=unlabeled(50),
+            is_bound=True,
+        )
+
+
 def test_images_known_to_share_the_label_are_left_out(device: str) -> None:
     features = random_features(60, 5)
     known_labels = np.arange(60, dtype=np.int64) % 4 - 1  # -1, 0, 1, 2
@@ -261,7 +294,7 @@ def write_stores(
         "neighbors",
         mined.arrays(),
         of=open_store(paths["features"], kind="features"),
-        parameters={"far_rank": 20, "metric": metric},
+        parameters={"far_rank": 20, "far_radius": "exact", "metric": metric},
     )
     known = folder / "known.zarr" / "zarr.json"
     write_known_labels(known, known_labels, IDS["train"])

@@ -12,14 +12,19 @@ from tqdm import tqdm
 
 from unic.distances import to_euclidean
 from unic.mining.distances import ExactRows, check_features
-from unic.mining.vectors import LANES, SUMS, prefetch, squared_distance
+from unic.mining.lists import Side
+from unic.mining.tiles import Operand
+from unic.mining.vectors import SUMS, prefetch, squared_distance
 from unic.store import Store, check_same_images, open_store
 
 logger = logging.getLogger(__name__)
 
-_CHECKED_ROWS = 32  # on which the far radius is compared with the features
+_CHECKED_ROWS = 8  # on which the far radius is compared with the features
 _BLOCK_SIZE = 2**16  # anchors between two steps of the progress bar
 _TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
+_ROUNDING = 2.0**-20  # over that of distances and squares
+_CACHE_LINE = 64
+_EXACT_DIMS = 2**16  # whose products of digits add up within 32 bits
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
 
@@ -56,7 +61,9 @@ class FarSampler:
     :func:`unic.mining.mine_neighbors`, less the images known to share the label of ``i``.
 
     An image drawn from all is kept if it is beyond the far radius: what is kept is uniform over
-    the far set, and takes ``n / (n - tau_2)`` draws on average. The radius is rounded to float32,
+    the far set, and takes ``n / (n - tau_2)`` draws on average. Products of features in digits of
+    one byte tell on which side most images are (:class:`unic.mining.tiles.Operand`), a quarter of
+    the memory to read; the others are measured in float64. The radius is rounded to float32,
     where images a few ranks apart may agree, and images may be equally far. An anchor for which
     such an image comes up is ranked once more in float64, by distance and index, and what is at
     its far rank remembered.
@@ -69,6 +76,7 @@ class FarSampler:
         *,
         far_rank: int,
         known_labels: NDArray[np.int64],
+        is_bound: bool = False,
         exclude_known_same_label: bool = True,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -79,6 +87,7 @@ class FarSampler:
             far_radius: Shape ``(n,)``, float32, of :class:`unic.mining.Neighbors`.
             far_rank: tau_2 of the paper, the one that gave ``far_radius``.
             known_labels: Shape ``(n,)``, int64, -1 where unknown.
+            is_bound: Whether ``far_radius`` is a bound from above: images are drawn from beyond it.
             exclude_known_same_label: Whether images known to share the anchor's label are out.
             device: Where anchors are ranked in float64, in the words of torch.
 
@@ -92,7 +101,8 @@ class FarSampler:
         self._far_radius, self._far_rank = far_radius, far_rank
         unlabeled = np.full(n_images, -1, dtype=np.int64)  # (n,)
         self._labels = known_labels if exclude_known_same_label else unlabeled  # (n,)
-        self._exact = ExactRows(self._features, device=device)
+        self._codes = Operand(self._features, np.arange(n_images), "int8")
+        self._exact, self._is_bound = ExactRows(self._features, device=device), is_bound
         # Squared distance and index of the image at the far rank; NaN until an anchor needs them.
         self._edges = np.full(n_images, np.nan)  # (n,)
         self._edge_images = np.zeros(n_images, dtype=np.int64)  # (n,)
@@ -146,6 +156,10 @@ class FarSampler:
     ) -> NDArray[np.int64]:
         outcome: NDArray[np.int64] = _draw_by_rejection(
             self._features,
+            self._codes.matrix.numpy(),
+            self._codes.sides,
+            self._codes.half_norms,
+            self._codes.half_scale,
             self._far_radius,
             self._edges,
             self._edge_images,
@@ -178,11 +192,13 @@ class FarSampler:
         for start in range(0, len(rows), self._exact.block_size):
             block = rows[start : start + self._exact.block_size]  # (b,)
             squared, images = self._exact.at_rank(block, self._far_rank)  # (b,) each
-            is_other = np.sqrt(squared).astype(np.float32) != self._far_radius[block]
+            radius, exact = self._far_radius[block], np.sqrt(squared).astype(np.float32)  # (b,)
+            is_other = radius < exact if self._is_bound else radius != exact
             if is_other.any():
                 row = block[is_other][0]
+                what = "a bound of the distance" if self._is_bound else "the distance"
                 raise ValueError(
-                    f"far_radius must be the distance at far_rank={self._far_rank} in these "
+                    f"far_radius must be {what} at far_rank={self._far_rank} in these "
                     f"features, got {float(self._far_radius[row])} for row {row}"
                 )
             self._edges[block], self._edge_images[block] = squared, images
@@ -196,6 +212,7 @@ def index_negatives(
     n_negatives: int,
     known_labels: NDArray[np.int64],
     generator: np.random.Generator,
+    is_bound: bool = False,
     exclude_known_same_label: bool = True,
     device: str | torch.device = "cpu",
     block_size: int | None = None,
@@ -212,6 +229,7 @@ def index_negatives(
         known_labels: Shape ``(n,)``, int64, -1 where unknown.
         generator: Source of the draws; the same state gives the same negatives, whatever the
             ``block_size`` and ``device``.
+        is_bound: Whether ``far_radius`` is a bound from above: images are drawn from beyond it.
         exclude_known_same_label: Whether images known to share the anchor's label are left out.
         device: Where anchors are ranked in float64, in the words of torch.
         block_size: Anchors between two steps of the progress bar.
@@ -229,6 +247,7 @@ def index_negatives(
         far_radius,
         far_rank=far_rank,
         known_labels=known_labels,
+        is_bound=is_bound,
         exclude_known_same_label=exclude_known_same_label,
         device=device,
     )
@@ -282,6 +301,7 @@ def open_negatives(
         to_euclidean(features.read("features"), mined["metric"]),
         neighbors.read("far_radius"),
         far_rank=mined["far_rank"],
+        is_bound=mined["far_radius"] == "bound",
         known_labels=known_labels.read("known_labels"),
         exclude_known_same_label=exclude_known_same_label,
         device=device,
@@ -291,6 +311,10 @@ def open_negatives(
 @njit(parallel=True, cache=True)
 def _draw_by_rejection(
     features: NDArray[np.float32],
+    codes: NDArray[np.int8],
+    sides: Side,
+    half_norms: NDArray[np.float64],
+    half_scale: float,
     far_radius: NDArray[np.float32],
     edges: NDArray[np.float64],
     edge_images: NDArray[np.int64],
@@ -302,9 +326,13 @@ def _draw_by_rejection(
     """Fill ``drawn`` ``(b, m)``; tell ``(b,)`` which anchors were drawn for, and what lacked."""
     n_images, n_dims = features.shape
     n_anchors, n_negatives = drawn.shape
-    outcome, flat = np.full(n_anchors, _DRAWN), features.reshape(features.size)
+    outcome, flat = np.full(n_anchors, _DRAWN), codes.reshape(codes.size)
+    scales, _, norms, errors = sides
     for row in prange(n_anchors):
         anchor, state = anchors[row], seeds[row]
+        squared_radius = np.float64(far_radius[anchor]) ** 2 * half_scale
+        outer = squared_radius * (1 + _ROUNDING) - half_norms[anchor]  # as x of the operand
+        inner = squared_radius * (1 - _ROUNDING) - half_norms[anchor]
         sums = np.empty(SUMS)
         n_drawn, n_tries = 0, _TRIES * n_negatives
         ahead = np.int64(_uniform(state + _STEP) * n_images)
@@ -312,10 +340,19 @@ def _draw_by_rejection(
             n_tries -= 1
             state += _STEP
             image, ahead = ahead, np.int64(_uniform(state + _STEP) * n_images)
-            for offset in range(0, n_dims, LANES):
+            for offset in range(0, n_dims, _CACHE_LINE):
                 prefetch(flat, ahead * n_dims + offset)  # type: ignore[call-arg]
             is_same = labels[anchor] >= 0 and labels[anchor] == labels[image]
             if image == anchor or is_same:
+                continue
+            product = np.float64(scales[anchor]) * scales[image] * _dot(codes[anchor], codes[image])
+            spread = np.float64(errors[anchor]) * norms[image] + norms[anchor] * errors[image]
+            estimate = half_norms[image] - product
+            if estimate - spread > outer:
+                drawn[row, n_drawn] = image
+                n_drawn += 1
+                continue
+            if estimate + spread < inner:
                 continue
             squared = squared_distance(features[anchor], features[image], sums)
             distance = np.float32(np.sqrt(squared))
@@ -333,6 +370,22 @@ def _draw_by_rejection(
         if n_drawn < n_negatives and outcome[row] == _DRAWN:
             outcome[row] = _EXHAUSTED
     return outcome
+
+
+@njit(cache=True)
+def _dot(left: NDArray[np.int8], right: NDArray[np.int8]) -> float:
+    total = 0.0
+    for start in range(0, len(left), _EXACT_DIMS):
+        total += _dot_part(left[start : start + _EXACT_DIMS], right[start : start + _EXACT_DIMS])
+    return total
+
+
+@njit(cache=True)
+def _dot_part(left: NDArray[np.int8], right: NDArray[np.int8]) -> np.int32:
+    total = np.int32(0)
+    for dim in range(len(left)):
+        total = np.int32(total + np.int32(left[dim]) * np.int32(right[dim]))
+    return total
 
 
 @njit(cache=True)

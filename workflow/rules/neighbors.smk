@@ -17,6 +17,7 @@ rule mine_neighbors:
         n_neighbors=value("neighbors.n_neighbors"),
         far_rank=value("neighbors.far_rank"),
         metric=value("neighbors.metric"),
+        far_radius=value("neighbors.far_radius"),
         engine=value("neighbors.engine"),
         code=script_digest("mine_neighbors.py"),
     message:

@@ -18,6 +18,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         to_euclidean(features.read("features"), mined["metric"]),
         neighbors.read("far_radius"),
         far_rank=mined["far_rank"],
+        is_bound=mined["far_radius"] == "bound",
         n_negatives=snakemake.params.n_negatives,
         known_labels=known.read("known_labels"),
         generator=np.random.default_rng(snakemake.params.seed),

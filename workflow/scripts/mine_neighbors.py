@@ -21,6 +21,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
             far_rank=snakemake.params.far_rank,
             device=device,
             engine=snakemake.params.engine,
+            far_bound=snakemake.params.far_radius == "bound",
             checkpoint=checkpoint,
         )
         write_derived(
@@ -31,6 +32,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
             parameters={
                 "n_neighbors": snakemake.params.n_neighbors,
                 "far_rank": snakemake.params.far_rank,
+                "far_radius": snakemake.params.far_radius,
                 "metric": snakemake.params.metric,
                 "mining": neighbors.stats.record(),
             },
