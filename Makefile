@@ -3,18 +3,19 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 INSTALLED := .venv/installed
+COMPILED := .venv/compiled
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint format pin clean
 
 help:
-	@echo "make demo set everything up and cluster the handwritten digits (results/digits)"
-	@echo "make test set everything up and run the tests"
-	@echo "make test -slow  run the tests that take minutes"
-	@echo "make lint check style, types and the workflow"
-	@echo "make format format the code"
-	@echo "make pin refresh requirements.txt from pyproject.toml"
-	@echo "make clean remove results and logs (the environment stays)"
+	@echo "make demo       set everything up and cluster the handwritten digits (results/digits)"
+	@echo "make test       set everything up and run the tests"
+	@echo "make test-slow  run the tests that take minutes"
+	@echo "make lint       check style, types and the workflow"
+	@echo "make format     format the code"
+	@echo "make pin        refresh requirements.txt from pyproject.toml"
+	@echo "make clean      remove results and logs (the environment stays)"
 
 $(INSTALLED): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "unic needs Python 3.11 to 3.13, PYTHON=" + sys.executable + " is " + sys.version.split()[0])'
@@ -25,14 +26,18 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-demo: $(INSTALLED)
+$(COMPILED): $(INSTALLED) $(wildcard unic/mining/*.py) unic/cleaning.py unic/negatives.py
+	$(BIN)/python -m unic.cli compile
+	@touch $@
+
+demo: $(COMPILED)
 	$(BIN)/python -m snakemake --cores $(CORES) --quiet rules -- demo
 	@$(BIN)/python -m unic.cli show results/digits
 
-test: $(INSTALLED)
+test: $(COMPILED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow"
 
-test-slow: $(INSTALLED)
+test-slow: $(COMPILED)
 	$(BIN)/python -m pytest -m slow
 
 lint: $(INSTALLED)

@@ -1,30 +1,41 @@
 """Mining against faiss, scikit-learn and torch, interleaved in one process, in CPU seconds.
 
 Peers search for a sample of the images, and their time is scaled to all; ours is the whole pass.
+The features are 200 classes of 3 modes with 24 dims of variation in common and noise in all.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import faiss
+import matplotlib.pyplot as plt
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from unic.mining import mine_neighbors
+from unic.mining import Neighbors, mine_neighbors
 from unic.mining.tiles import has_int8
 from unic.negatives import index_negatives
 
+N_NEGATIVES = 64
+PRECISIONS = ["float32"] + ["int8"] * has_int8()
+
 
 def clustered(n_images: int, n_dims: int) -> NDArray[np.float32]:
-    """600 clusters, noise 1.7 times as wide as their spread in every dim."""
+    """Features ``(n, d)`` as the module says."""
     generator = np.random.default_rng(0)
-    centers = 0.6 * generator.standard_normal((600, n_dims), dtype=np.float32)
-    features = generator.standard_normal((n_images, n_dims), dtype=np.float32)
-    features += centers[generator.integers(600, size=n_images)]
+    classes = 0.35 * generator.standard_normal((200, 1, n_dims), dtype=np.float32)
+    modes = classes + 0.25 * generator.standard_normal((200, 3, n_dims), dtype=np.float32)
+    shared = 0.3 * generator.standard_normal((24, n_dims), dtype=np.float32)
+    features = 0.6 * generator.standard_normal((n_images, n_dims), dtype=np.float32)
+    features += generator.standard_normal((n_images, 24), dtype=np.float32) @ shared
+    features += modes.reshape(600, n_dims)[generator.integers(600, size=n_images)]
     return features
 
 
@@ -45,58 +56,120 @@ def torch_topk(features: torch.Tensor, n_queries: int, n_neighbors: int) -> None
         (norms - 2 * products).topk(n_neighbors, largest=False)
 
 
+def one_pass(
+    features: NDArray[np.float32], n_neighbors: int, far_rank: int, settings: dict[str, Any]
+) -> tuple[Neighbors, NDArray[np.int64]]:
+    """Neighbors, far radius and negatives."""
+    mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=far_rank, **settings)
+    drawn = index_negatives(
+        features,
+        mined.far_radius,
+        far_rank=far_rank,
+        n_negatives=N_NEGATIVES,
+        known_labels=np.full(len(features), -1, dtype=np.int64),
+        generator=np.random.default_rng(0),
+        is_bound=settings.get("far_bound", False),
+    )
+    return mined, drawn
+
+
+def count_violations(
+    features: NDArray[np.float32], drawn: NDArray[np.int64], far_rank: int, n_rows: int = 256
+) -> int:
+    """Negatives inside the far rank by float64, of some rows."""
+    exact, violations = features.astype(np.float64), 0
+    for row in range(0, len(features), -(-len(features) // n_rows)):
+        squared = np.square(exact - exact[row]).sum(axis=1)
+        squared[row] = -1.0
+        order = np.lexsort((np.arange(len(features)), squared))
+        violations += int(np.isin(drawn[row], order[:far_rank]).sum())
+    return violations
+
+
 def measure(n_images: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """CPU seconds of each way, in the order in which they are run."""
     n_neighbors, n_queries = arguments.k, min(arguments.queries, n_images)
     far_rank = min(arguments.far_rank, n_images // 2)
     features = clustered(n_images, arguments.d)
     tensor = torch.from_numpy(features)
-    whole = n_images / n_queries
     index = faiss.IndexFlatL2(arguments.d)
     index.add(features)
+    truth = index.search(features[:n_queries], n_neighbors)[1]
     brute = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(features)
-    unlabeled = np.full(n_images, -1, dtype=np.int64)
+    whole, few = n_images / n_queries, min(256, n_queries)
     times: dict[str, float] = {}
 
-    def ours(precision: str) -> None:
-        mined = mine_neighbors(
-            features, n_neighbors=n_neighbors, far_rank=None, precision=precision
-        )
-        truth = index.search(features[:n_queries], n_neighbors)[1]
-        found = zip(mined.indices[:n_queries], truth, strict=True)
-        recall = np.mean([len(np.intersect1d(a, b)) / n_neighbors for a, b in found])
-        print(f"  ours {precision}: recall against faiss {recall:.6f}, {mined.stats}")
-
-    def faiss_flat(n_found: int, n_searched: int) -> float:
-        call = lambda: index.search(features[:n_searched], n_found)  # noqa: E731
-        return seconds(call, 2) * n_images / n_searched
-
-    def one_pass() -> None:
-        mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=far_rank)
-        index_negatives(
-            features,
-            mined.far_radius,
-            far_rank=far_rank,
-            n_negatives=64,
-            known_labels=unlabeled,
-            generator=np.random.default_rng(0),
-        )
-        print(f"  one pass: {mined.stats}")
+    def by_faiss(n_found: int, n_searched: int) -> float:
+        search = seconds(lambda: index.search(features[:n_searched], n_found), 2)
+        return search * n_images / n_searched
 
     rows = min(1024, n_images)
     products = torch.empty(rows, n_images)
-    gemm = seconds(lambda: torch.mm(tensor[:rows], tensor.T, out=products), 3)
-    times["float32 GEMM"] = gemm * n_images / rows
-    times["faiss"] = faiss_flat(n_neighbors, n_queries)
-    search = seconds(lambda: index.search(features[:n_queries], n_neighbors))
-    for precision in ["float32"] + ["int8"] * has_int8():
-        times[f"ours {precision}"] = seconds(lambda: ours(precision)) - search  # noqa: B023
-    times["faiss"] = min(times["faiss"], faiss_flat(n_neighbors, n_queries))
+    by_torch = seconds(lambda: torch.mm(tensor[:rows], tensor.T, out=products), 3)
+    by_numpy = seconds(lambda: np.matmul(features[:rows], features.T, out=products.numpy()), 3)
+    times["float32 GEMM"] = min(by_torch, by_numpy) * n_images / rows
+    times["faiss"] = by_faiss(n_neighbors, n_queries)
+    for precision in PRECISIONS:
+        start = time.process_time()
+        mined = mine_neighbors(
+            features, n_neighbors=n_neighbors, far_rank=None, precision=precision
+        )
+        times[f"ours {precision}"] = time.process_time() - start
+        found = zip(mined.indices[:n_queries], truth, strict=True)
+        recall = np.mean([len(np.intersect1d(a, b)) / n_neighbors for a, b in found])
+        print(f"  ours {precision}: recall against faiss {recall:.6f}, {mined.stats}")
+    times["faiss"] = min(times["faiss"], by_faiss(n_neighbors, n_queries))
     times["torch mm + topk"] = whole * seconds(lambda: torch_topk(tensor, n_queries, n_neighbors))
-    few = min(256, n_queries)
     times["scikit-learn"] = seconds(lambda: brute.kneighbors(features[:few])) * n_images / few
-    times["faiss far rank"] = faiss_flat(far_rank, few)
-    times["ours one pass"] = seconds(one_pass)
+    times["faiss far rank"] = by_faiss(far_rank, few)
+    passes: dict[str, dict[str, Any]] = {"float32": {"precision": "float32"}}
+    if has_int8():
+        passes |= {"int8": {}, "int8 bound": {"far_bound": True}}
+    for name, settings in passes.items():
+        start = time.process_time()
+        mined, drawn = one_pass(features, n_neighbors, far_rank, settings)
+        times[f"one pass {name}"] = time.process_time() - start
+        violations = count_violations(features, drawn, far_rank)
+        print(f"  one pass {name}: {violations} negatives inside rank {far_rank}, {mined.stats}")
     return times
+
+
+def print_growth(rows: dict[int, dict[str, float]], plot: Path | None) -> None:
+    """Table of the growth with n, and a plot."""
+    print("growth: CPU microseconds for each image and 1000 images, n =", *rows)
+    names = list(next(iter(rows.values())))
+    for name in names:
+        cells = (f"{1e9 * row[name] / n_images**2:9.2f}" for n_images, row in rows.items())
+        print(f"  {name:18}", *cells)
+    if plot is None:
+        return
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    for name in names:
+        style = "-o" if name.startswith(("ours", "one pass")) else "--s"
+        axes.loglog(list(rows), [row[name] for row in rows.values()], style, label=name)
+    axes.set(xlabel="images", ylabel="processor seconds, one thread")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(plot, dpi=150)
+
+
+def print_scaling(n_images: int, n_threads: int, arguments: argparse.Namespace) -> None:
+    """Wall time of our passes with one thread and with more, in turn, the best of three."""
+    features = clustered(n_images, arguments.d)
+    far_rank = min(arguments.far_rank, n_images // 2)
+    for name, rank in (("neighbors", None), ("one pass", far_rank)):
+        walls: dict[int, float] = {}
+        for threads in [1, n_threads] * 3:
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            mine_neighbors(features, n_neighbors=arguments.k, far_rank=rank)
+            wall = time.perf_counter() - start
+            walls[threads] = min(wall, walls.get(threads, np.inf))
+        ratio = walls[1] / walls[n_threads]
+        print(
+            f"{name}, n = {n_images}: {walls[1]:.2f} s with 1 thread, {walls[n_threads]:.2f} s "
+            f"with {n_threads}: {ratio:.2f} times as fast"
+        )
 
 
 def main() -> None:
@@ -106,39 +179,36 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=50)
     parser.add_argument("--far-rank", type=int, default=6300)
     parser.add_argument("--queries", type=int, default=1024)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plot", type=Path, help="PNG of the growth with n")
+    parser.add_argument("--threads", type=int, help="compare this many with one, and nothing else")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    faiss.omp_set_num_threads(arguments.threads)
-    small = clustered(1000, arguments.d)
-    mine_neighbors(small, n_neighbors=5, far_rank=20)  # compiles
-    index_negatives(
-        small,
-        mine_neighbors(small, n_neighbors=5, far_rank=20).far_radius,
-        far_rank=20,
-        n_negatives=2,
-        known_labels=np.full(1000, -1),
-        generator=np.random.default_rng(0),
-    )
-    rows = {}
-    with threadpool_limits(arguments.threads):
+    numba.set_num_threads(1)
+    for precision in ("auto", "float32"):  # compiles
+        one_pass(clustered(1000, arguments.d), 5, 20, {"precision": precision})
+    if arguments.threads is not None:
         for n_images in arguments.n:
-            rows[n_images] = measure(n_images, arguments)
-            times = rows[n_images]
-            print(f"n = {n_images}, d = {arguments.d}, k = {arguments.k}, CPU seconds")
+            print_scaling(n_images, arguments.threads, arguments)
+        return
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    rows = {}
+    with threadpool_limits(1):
+        for n_images in arguments.n:
+            print(f"n = {n_images}, d = {arguments.d}, k = {arguments.k}, one thread")
+            times = rows[n_images] = measure(n_images, arguments)
             for name, value in times.items():
-                share = times["float32 GEMM"] / value
-                ratio = times["faiss"] / value
-                print(f"  {name:16} {value:9.2f}  GEMM {share:5.0%}  faiss / it {ratio:6.2f}")
-    print("growth, CPU microseconds per image and 1000 images")
-    for name in times:
-        cells = (f"{1e9 * row[name] / n_images**2:9.2f}" for n_images, row in rows.items())
-        print(f"  {name:16}", *cells)
-    ours = min(value for name, value in times.items() if name in ("ours float32", "ours int8"))
-    print(f"ratio_vs_sklearn {times['scikit-learn'] / ours:.2f}")
+                share, ratio = times["float32 GEMM"] / value, times["faiss"] / value
+                print(f"  {name:18} {value:9.2f} s  GEMM {share:5.0%}  faiss / it {ratio:6.2f}")
+    print_growth(rows, arguments.plot)
+    fastest = min(times[f"ours {precision}"] for precision in PRECISIONS)
+    passes = [name for name in times if name.startswith("one pass")]
+    for name in passes:
+        ratio = times["faiss far rank"] / times[name]
+        print(f"ratio_{name.replace(' ', '_')} {ratio:.2f}")
+    print(f"ratio_vs_sklearn {times['scikit-learn'] / fastest:.2f}")
     print(f"ratio_float32_vs_faiss {times['faiss'] / times['ours float32']:.2f}")
-    print(f"ratio_vs_faiss {times['faiss'] / ours:.2f}")
-    print(f"ratio_one_pass {times['faiss far rank'] / times['ours one pass']:.2f}")
+    print(f"ratio_vs_faiss {times['faiss'] / fastest:.2f}")
+    print(f"ratio_one_pass {times['faiss far rank'] / min(times[name] for name in passes):.2f}")
 
 
 if __name__ == "__main__":

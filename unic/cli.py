@@ -107,6 +107,12 @@ def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> No
         sheets.open_sheet(path)
 
 
+def _compile(_: argparse.Namespace) -> None:
+    from unic.compilation import compile_loops  # torch and numba take seconds to import
+
+    compile_loops()
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("unic", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -121,6 +127,12 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     _add_inspect_arguments(neighbors)
     neighbors.set_defaults(run=_inspect_neighbors)
+    compilation = commands.add_parser(
+        "compile",
+        help="compile the loops of mining ahead of their first use",
+        description="Compile the loops of mining, cleaning and negatives; half a minute, once.",
+    )
+    compilation.set_defaults(run=_compile)
     return parser
 
 
