@@ -33,9 +33,12 @@ def clustered(n_images: int, n_dims: int) -> NDArray[np.float32]:
     classes = 0.35 * generator.standard_normal((200, 1, n_dims), dtype=np.float32)
     modes = classes + 0.25 * generator.standard_normal((200, 3, n_dims), dtype=np.float32)
     shared = 0.3 * generator.standard_normal((24, n_dims), dtype=np.float32)
-    features = 0.6 * generator.standard_normal((n_images, n_dims), dtype=np.float32)
-    features += generator.standard_normal((n_images, 24), dtype=np.float32) @ shared
-    features += modes.reshape(600, n_dims)[generator.integers(600, size=n_images)]
+    features = generator.standard_normal((n_images, n_dims), dtype=np.float32)
+    for start in range(0, n_images, 8192):  # in place: one copy is what mining starts from
+        part = features[start : start + 8192]
+        part *= np.float32(0.6)
+        part += generator.standard_normal((len(part), 24), dtype=np.float32) @ shared
+        part += modes.reshape(600, n_dims)[generator.integers(600, size=len(part))]
     return features
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,8 @@ _BLOCK_SIZE = 2**16  # anchors between two steps of the progress bar
 _TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
 _ROUNDING = 2.0**-20  # over that of distances and squares
 _CACHE_LINE = 64
+_PART_ROWS = 1024  # measured by a thread at a time
+_LISTED_ROWS = 64  # anchors whose far sets are listed at a time
 _EXACT_DIMS = 2**16  # whose products of digits add up within 32 bits
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
@@ -102,12 +105,11 @@ class FarSampler:
         unlabeled = np.full(n_images, -1, dtype=np.int64)  # (n,)
         self._labels = known_labels if exclude_known_same_label else unlabeled  # (n,)
         self._codes = Operand(self._features, np.arange(n_images), "int8")
-        self._exact, self._is_bound = ExactRows(self._features, device=device), is_bound
+        self._device = device
         # Squared distance and index of the image at the far rank; NaN until an anchor needs them.
         self._edges = np.full(n_images, np.nan)  # (n,)
         self._edge_images = np.zeros(n_images, dtype=np.int64)  # (n,)
-        stride = -(-n_images // _CHECKED_ROWS)
-        self._find_edges(np.arange(0, n_images, stride))
+        _check_radius(self._features, far_radius, far_rank, is_bound=is_bound)
 
     def sample(
         self, anchors: NDArray[np.int64], generator: np.random.Generator
@@ -146,10 +148,14 @@ class FarSampler:
             outcome[is_tied] = self._draw(anchors[is_tied], seeds[is_tied], again)
             drawn[is_tied] = again
         exhausted = np.flatnonzero(outcome == _EXHAUSTED)
-        for start in range(0, len(exhausted), self._exact.block_size):
-            block = exhausted[start : start + self._exact.block_size]
+        for start in range(0, len(exhausted), _LISTED_ROWS):
+            block = exhausted[start : start + _LISTED_ROWS]
             drawn[block] = self._draw_listed(anchors[block], seeds[block], n_negatives)
         return drawn
+
+    @cached_property
+    def _exact(self) -> ExactRows:
+        return ExactRows(self._features, device=self._device)
 
     def _draw(
         self, anchors: NDArray[np.int64], seeds: NDArray[np.uint64], drawn: NDArray[np.int64]
@@ -189,19 +195,11 @@ class FarSampler:
         return drawn
 
     def _find_edges(self, rows: NDArray[np.int64]) -> None:
-        for start in range(0, len(rows), self._exact.block_size):
-            block = rows[start : start + self._exact.block_size]  # (b,)
-            squared, images = self._exact.at_rank(block, self._far_rank)  # (b,) each
-            radius, exact = self._far_radius[block], np.sqrt(squared).astype(np.float32)  # (b,)
-            is_other = radius < exact if self._is_bound else radius != exact
-            if is_other.any():
-                row = block[is_other][0]
-                what = "a bound of the distance" if self._is_bound else "the distance"
-                raise ValueError(
-                    f"far_radius must be {what} at far_rank={self._far_rank} in these "
-                    f"features, got {float(self._far_radius[row])} for row {row}"
-                )
-            self._edges[block], self._edge_images[block] = squared, images
+        for row in rows:
+            squared = _measure_row(self._features, row)  # (n,)
+            edge = np.partition(squared, self._far_rank)[self._far_rank]
+            place = self._far_rank - (squared < edge).sum()  # among those equally far, by index
+            self._edges[row], self._edge_images[row] = edge, np.flatnonzero(squared == edge)[place]
 
 
 def index_negatives(
@@ -420,6 +418,34 @@ def _check_arguments(
         )
     if not 2 <= far_rank < n_images:
         raise ValueError(f"far_rank must be at least 2 and below n={n_images}, got {far_rank}")
+
+
+def _check_radius(
+    features: NDArray[np.float32], far_radius: NDArray[np.float32], far_rank: int, *, is_bound: bool
+) -> None:
+    """Compare the radius of some rows with the distance at the far rank."""
+    for row in range(0, len(features), -(-len(features) // _CHECKED_ROWS)):
+        squared = _measure_row(features, row)  # (n,)
+        exact = np.sqrt(np.partition(squared, far_rank)[far_rank]).astype(np.float32)
+        if far_radius[row] < exact if is_bound else far_radius[row] != exact:
+            what = "a bound of the distance" if is_bound else "the distance"
+            raise ValueError(
+                f"far_radius must be {what} at far_rank={far_rank} in these features, "
+                f"got {float(far_radius[row])} for row {row}"
+            )
+
+
+@njit(parallel=True, cache=True)
+def _measure_row(features: NDArray[np.float32], row: int) -> NDArray[np.float64]:
+    """Squared distances ``(n,)`` of all images to one, -1 to itself."""
+    squared = np.empty(len(features))
+    n_parts = -(-len(features) // _PART_ROWS)
+    for part in prange(n_parts):
+        sums = np.empty(SUMS)
+        for image in range(part * _PART_ROWS, min((part + 1) * _PART_ROWS, len(features))):
+            squared[image] = squared_distance(features[row], features[image], sums)
+    squared[row] = -1.0
+    return squared
 
 
 def _check_number(n_negatives: int) -> None:

@@ -138,14 +138,6 @@ class ExactRows:
         far, at_far_rank, _ = self._about(block, screened, far_rank)
         return indices, distances, far.squared[at_far_rank].sqrt().float().cpu().numpy()
 
-    def at_rank(
-        self, rows: NDArray[np.int64], far_rank: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Squared distance and index, ``(b,)`` each, of the image at a rank of some rows."""
-        block = torch.as_tensor(rows, device=self._device)  # (b,)
-        far, at_far_rank, _ = self._about(block, self.screen(block), far_rank)
-        return far.squared[at_far_rank].cpu().numpy(), far.columns[at_far_rank].cpu().numpy()
-
     def beyond(self, rows: NDArray[np.int64], far_rank: int) -> NDArray[np.bool_]:
         """Mark the images ``(b, n)`` from a rank on, for some rows."""
         block = torch.as_tensor(rows, device=self._device)  # (b,)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unic.mining.vectors import LANES, pack
 
 _ROOM = 96  # entries that a list gains before it is cut back
+_STEPS = 65  # of the images seen, at which the widest margin is looked for
 _STRETCH = 64  # columns between which those below a window are counted
 _BISECTIONS = 50  # they tell all but ties apart
 _DEVIATIONS = 4.0  # of the rank of the far radius among the images seen so far
@@ -83,7 +84,8 @@ def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
 
 def far_windows(n_rows: int, far_rank: FarRank) -> FarWindows:
     """Empty windows wide enough for the drift of the far rank, see :func:`scan`."""
-    margin = _margin(far_rank.n_images // 2, far_rank) + far_rank.n_doubtful  # at least the widest
+    steps = np.linspace(0.0, far_rank.n_images, _STEPS, dtype=np.int64)
+    margin = max(_margin(n_seen, far_rank) for n_seen in steps)
     shape = (n_rows, 2 * (margin + LANES) + _ROOM)
     return FarWindows(
         np.empty(shape, dtype=np.float32),
@@ -241,8 +243,8 @@ def _list_far(far, row, first_column, n_seen, far_rank, scratch):
     _, _, estimates, listed, hits, places = scratch
     values, columns, counts, lows, highs, below = far
     n_below = _mark(estimates, lows[row], highs[row], listed)
-    n_hits, count = pack(listed, hits, places), counts[row]
-    if count + n_hits <= values.shape[1]:
+    n_hits, count, width = pack(listed, hits, places), counts[row], values.shape[1]
+    if count + n_hits <= width:
         for hit in range(n_hits):
             values[row, count + hit] = hits[hit]
             columns[row, count + hit] = first_column + places[hit]
@@ -250,12 +252,18 @@ def _list_far(far, row, first_column, n_seen, far_rank, scratch):
         below[row] += n_below
         return
     for start in range(0, len(estimates), _STRETCH):  # what is below is known at each narrowing
-        part = listed[start : start + _STRETCH]
+        part, first_start = listed[start : start + _STRETCH], first_column + start
         stretch = estimates[start : start + _STRETCH]
         below[row] += _mark(stretch, lows[row], highs[row], part)
         for hit in range(pack(part, hits, places)):
-            column, seen = first_column + start + places[hit], n_seen + start + len(stretch)
-            _add_far(far, row, hits[hit], column, seen, far_rank)
+            if counts[row] == width:
+                _narrow(far, row, n_seen + start + len(stretch), far_rank)
+            if hits[hit] < lows[row]:
+                below[row] += 1
+            elif hits[hit] <= highs[row]:
+                count = counts[row]
+                values[row, count], columns[row, count] = hits[hit], first_start + places[hit]
+                counts[row] = count + 1
 
 
 @njit(cache=True)
@@ -270,13 +278,15 @@ def _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch):
         listed[c] = estimates[c] if lows[c] <= estimates[c] <= highs[c] else np.nan
     width = values.shape[1]
     for hit in range(pack(listed, hits, places)):
-        column = first_column + places[hit]
-        count = counts[column]
-        if count < width:
+        place, column = places[hit], first_column + places[hit]
+        if counts[column] == width:
+            _narrow(far, column, n_seen, far_rank)
+        if hits[hit] < lows[place]:
+            below[place] += 1
+        elif hits[hit] <= highs[place]:
+            count = counts[column]
             values[column, count], columns[column, count] = hits[hit], row
             counts[column] = count + 1
-        else:
-            _add_far(far, column, hits[hit], row, n_seen, far_rank)
 
 
 @njit(cache=True)
@@ -310,20 +320,8 @@ def _cut_near(near, row, n_neighbors, n_kept):
 
 
 @njit(cache=True)
-def _add_far(far, row, value, column, n_seen, far_rank):
-    """Put an image into the window; where it is full, narrow it first."""
-    if far.counts[row] == far.values.shape[1]:
-        _narrow(far, row, n_seen, far_rank)
-    if value < far.lows[row]:
-        far.below[row] += 1
-    elif value <= far.highs[row]:
-        count = far.counts[row]
-        far.values[row, count], far.columns[row, count] = value, column
-        far.counts[row] = count + 1
-
-
-@njit(cache=True)
 def _narrow(far, row, n_seen, far_rank):
+    """Leave out what is too far from the expected rank, and count it where it is below."""
     values, columns, count = far.values[row], far.columns[row], far.counts[row]
     low, high = far.lows[row], far.highs[row]
     place = far_rank.rank * n_seen // far_rank.n_images - far.below[row]

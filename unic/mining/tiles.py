@@ -88,7 +88,7 @@ class Operand:
 
     Attributes:
         order: Shape ``(n,)``, images in the order of the rows of the operand.
-        matrix: Shape ``(n, d)``; for ``int16`` ``(n, 3 d)``: coarse, fine and coarse digits.
+        matrix: Shape ``(n, d)``; for ``int16`` ``(n, 2 d)``: coarse and fine digits.
         sides: What tiles need beside the products, ``(n,)`` each.
         half_norms: Shape ``(n,)``, float64, ``|a_j|^2 / 2``.
         half_scale: What takes squared distances of the features to half those of ``a``.
@@ -103,7 +103,7 @@ class Operand:
         self.features, self.order, self._n_dims = features, order, n_dims
         self._has_fine = precision == "int16"
         dtype = torch.float32 if precision == "float32" else torch.int8
-        self.matrix = torch.empty((n_images, (3 if self._has_fine else 1) * n_dims), dtype=dtype)
+        self.matrix = torch.empty((n_images, (2 if self._has_fine else 1) * n_dims), dtype=dtype)
         mean = features.mean(axis=0, dtype=np.float64)  # (d,)
         largest = float(np.maximum(features.max(axis=0) - mean, mean - features.min(axis=0)).max())
         scale = 2.0 ** -np.ceil(np.log2(largest))
@@ -125,8 +125,7 @@ class Operand:
             if self._has_fine:
                 step = scales[rows, None] / np.float64(_BASE)  # (p, 1)
                 fine = np.rint(centered / step)  # (p, d)
-                self.matrix[rows, n_dims : 2 * n_dims] = torch.from_numpy(fine)
-                self.matrix[rows, 2 * n_dims :] = torch.from_numpy(coarse)
+                self.matrix[rows, n_dims:] = torch.from_numpy(fine)
                 fine_norms[rows] = np.linalg.norm(fine * step, axis=1)
                 centered -= fine * step
             residuals[rows] = np.linalg.norm(centered, axis=1)
@@ -171,7 +170,7 @@ class Operand:
         self, rows: slice | torch.Tensor, columns: slice, room: "_Room"
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Products ``(b, c)`` and their finer digits, or ``(0, 0)``; they live until the next."""
-        left, right = self.matrix[rows], self.matrix[columns]  # (b, d) or (b, 3 d)
+        left, right = self.matrix[rows], self.matrix[columns]  # (b, d) or (b, 2 d)
         high, low = room.tiles(self.matrix.dtype, len(left), len(right), has_low=self._has_fine)
         n_dims = self._n_dims
         if self.is_by_numpy:
@@ -181,7 +180,8 @@ class Operand:
         else:
             torch._int_mm(left[:, :n_dims], right[:, :n_dims].T, out=high)
         if self._has_fine:
-            torch._int_mm(left[:, : 2 * n_dims], right[:, n_dims:].T, out=low)
+            swapped = room.swapped(right)  # (c, 2 d)
+            torch._int_mm(left, swapped.T, out=low)
         return high, low
 
 
@@ -190,6 +190,16 @@ class _Room:
 
     def __init__(self, n_entries: int) -> None:
         self._entries = torch.empty((2, n_entries), dtype=torch.int32)
+        self._digits = torch.empty(0, dtype=torch.int8)
+
+    def swapped(self, digits: torch.Tensor) -> torch.Tensor:
+        """Digits ``(c, 2 d)``, the fine ones first; they live until the next."""
+        if self._digits.numel() < digits.numel():
+            self._digits = torch.empty(digits.numel(), dtype=torch.int8)
+        swapped = self._digits[: digits.numel()].view(digits.shape)
+        n_dims = digits.shape[1] // 2
+        swapped[:, :n_dims], swapped[:, n_dims:] = digits[:, n_dims:], digits[:, :n_dims]
+        return swapped
 
     def tiles(
         self, dtype: torch.dtype, n_rows: int, n_columns: int, *, has_low: bool
