@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Engine = Literal["exact"] | FaissEngine
 
+_FEW = 0.002  # share of the rows that float64 ranks sooner than another operand is made
 _FIRST, _IN_INT16, _IN_FLOAT64 = 0, 1, 2  # attempts at a row
 _RECALL_ROWS = 512  # on which the recall of an approximate engine is measured
 
@@ -37,8 +38,8 @@ class MiningStats(NamedTuple):
     engine: str
     precision: str  # of the matrix products that rows were screened by
     resumed: int  # rows found in the checkpoint
-    redone_int16: int  # rows that int8 did not settle
-    redone_float64: int  # rows that int16 or float32 did not settle
+    redone_int16: int  # rows that int8 did not settle, but int16 did
+    redone_float64: int  # rows that were left to float64
     recall: float  # share of the true neighbors found: 1, or measured on a sample
 
     def record(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def mine_neighbors(
 
     How: products in ``precision`` screen all pairs, and proven bounds of their error
     (:class:`unic.mining.tiles.Operand`) leave few to be measured in float64. Rows that the
-    bounds cannot settle are ranked again in the next better precision, and counted.
+    bounds cannot settle are ranked again in a better precision, and counted.
 
     Args:
         features: Shape ``(n, d)``, float32, finite, not all rows equal.
@@ -170,7 +171,7 @@ class _Mining:
             self._panels(rows)
         else:
             rows = self._tiles(rows, precision)
-            if precision == "int8":
+            if precision == "int8" and len(rows) > _FEW * len(self._features):
                 self._attempt = _IN_INT16
                 rows = self._tiles(rows, "int16")
             self._attempt = _IN_FLOAT64
@@ -179,7 +180,7 @@ class _Mining:
             engine="exact",
             precision=precision if self._device.type == "cpu" else "bfloat16 halves",
             resumed=resumed,
-            redone_int16=int((self._attempts >= _IN_INT16).sum()) if precision == "int8" else 0,
+            redone_int16=int((self._attempts == _IN_INT16).sum()),
             redone_float64=int((self._attempts == _IN_FLOAT64).sum()),
             recall=1.0,
         )
