@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from unic.devices import choose_device
+from unic.devices import choose_device, choose_precision
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,33 @@ def test_refuses_other_devices(
     monkeypatch.setattr("torch.cuda.is_available", lambda: has_cuda)
     with pytest.raises(ValueError, match=f"must be auto, cpu or cuda, got {device}"):
         choose_device(device)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "units", "expected"),
+    [
+        ("auto", "cuda", {}, torch.bfloat16),
+        ("auto", "cpu", {"avx512_bf16": True}, torch.bfloat16),
+        ("auto", "cpu", {"avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ("auto", "cpu", {}, torch.float32),
+        ("float32", "cuda", {"amx_bf16": True}, torch.float32),
+        ("bfloat16", "cpu", {}, torch.bfloat16),
+    ],
+)
+def test_chooses_and_logs_the_precision(
+    asked: str,
+    device: str,
+    units: dict[str, bool],
+    expected: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: units)
+    with caplog.at_level(logging.INFO, logger="unic"):
+        assert choose_precision(asked, torch.device(device)) == expected
+    assert f"computes in {expected} (asked for {asked})" in caplog.text
+
+
+def test_refuses_other_precisions() -> None:
+    with pytest.raises(ValueError, match="must be auto, float32 or bfloat16, got half"):
+        choose_precision("half", torch.device("cpu"))

@@ -1,24 +1,34 @@
 """The training engine: last block and head learn clusters from neighbors (Eqs. 5-9)."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from unic.backbones import Backbone, ClusterHead
+from unic.checkpoints import Checkpoint
+from unic.class_token import TrunkOutput
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
-from unic.losses import entropy_loss, negative_loss, positive_loss
+from unic.devices import choose_precision
+from unic.far_pairs import FarPairs
+from unic.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
+from unic.processes import ALONE, Processes
+from unic.tokens import CachedViews
 
 log = logging.getLogger(__name__)
+
+TERMS = ("loss", "loss_pos", "loss_neg", "loss_ent")
 
 
 @dataclass(frozen=True)
@@ -33,17 +43,23 @@ class FinetuningSettings:
     lambda_pos: float
     lambda_neg: float
     lambda_ent: float
+    schedule: str = "cosine"  # or constant
+    precision: str = "auto"  # of the frozen trunk: float32, bfloat16, or auto
+    clip_norm: float | None = None  # largest norm of the gradient
+    accumulation: int = 1  # batches a step of the optimizer
+    entropy_momentum: float = 0.0  # share of past batches in the mean prediction of L_ent
 
 
 class Pairs:
-    """Anchors with one positive and one negative each, redrawn every epoch.
+    """Anchors with a positive each, and with a negative each unless these are in the batch.
 
     Args:
         positives: Draws positives (cleaned neighbors, or labeled images of the same class).
-        negatives: Shape ``(n, m)``, indices of far images.
+        negatives: Indices of far images, shape ``(n, m)``, of which one is drawn for each anchor;
+            or what tells which images of a batch are far from each other.
     """
 
-    def __init__(self, positives: PositiveSampler, negatives: NDArray[np.int64]):
+    def __init__(self, positives: PositiveSampler, negatives: NDArray[np.int64] | FarPairs):
         self.positives, self.negatives = positives, negatives
 
     def draw_epoch(
@@ -52,84 +68,103 @@ class Pairs:
         """Batches of rows ``[anchors, positives, negatives]``, shape ``(3, b)`` each.
 
         Every image is an anchor once, in random order; a last batch that is not full is dropped,
-        because the entropy of a small batch is far from that of the data set.
+        because the entropy of a small batch is far from that of the data set. There is no row of
+        negatives where they are in the batch: shape ``(2, b)``.
         """
-        n, m = self.negatives.shape
+        n = len(self.negatives)
         batch_size = min(batch_size, n)
         anchors = generator.permutation(n)[: n - n % batch_size]
-        positives = self.positives.sample(anchors, generator)
-        negatives = self.negatives[anchors, generator.integers(m, size=len(anchors))]
-        rows = np.stack([anchors, positives, negatives])  # (3, n)
-        return np.split(rows, len(anchors) // batch_size, axis=1)
+        drawn = [anchors, self.positives.sample(anchors, generator)]
+        if not isinstance(self.negatives, FarPairs):
+            m = self.negatives.shape[1]
+            drawn.append(self.negatives[anchors, generator.integers(m, size=len(anchors))])
+        return np.split(np.stack(drawn), len(anchors) // batch_size, axis=1)
+
+    def find_far(self, anchors: NDArray[np.int64]) -> Tensor | None:
+        """Which anchors are negatives of which, ``(b, b)``; None where negatives are drawn."""
+        return self.negatives.is_far(anchors) if isinstance(self.negatives, FarPairs) else None
 
 
 def finetune(
     backbone: Backbone,
     head: ClusterHead,
-    loader: ViewLoader,
+    views: ViewLoader | CachedViews,
     pairs: Pairs,
     settings: FinetuningSettings,
     *,
     seed: int,
     device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    processes: Processes = ALONE,
 ) -> pd.DataFrame:
     """Train backbone and head in place by Eq. 9.
 
     ``lambda_pos L_pos + lambda_neg L_neg + lambda_ent L_ent`` is minimized by Adam, the learning
     rate falling to 0 along a cosine over all steps. No label is read but those that GCD gives,
-    and the last epoch is kept.
+    and the last epoch is kept. The frozen trunk sees the views of a batch in one pass that keeps
+    no graph, or its outputs come from a cache; the losses are in float32.
 
     Args:
         backbone: Cut backbone; ``settings.trainable`` says what of it is trained.
         head: From features to logits.
-        loader: Views of the training images.
+        views: Views of the training images, or what the trunk gave for some of each.
         pairs: Draws positives and negatives.
         settings: See :class:`FinetuningSettings`.
         seed: Of the order, the pairs and the views.
         device: Where to train.
+        checkpoint: Where the state is kept after each epoch; a training that was stopped goes on
+            from there, to the same weights.
+        processes: This process and those that train along with it; all give the same arguments.
 
     Returns:
         A row per epoch: ``epoch, step, loss, loss_pos, loss_neg, loss_ent, entropy,
-        used_clusters, learning_rate, images_per_second``. Losses are means over the epoch.
-        ``used_clusters`` counts the clusters that are the first choice of an anchor.
+        used_clusters, learning_rate, images_per_second``. Losses are means over the epoch, all
+        of them at least 0. ``used_clusters`` counts the clusters that are the first choice of an
+        anchor, ``step`` those of the optimizer.
 
     Raises:
         FloatingPointError: If the loss is no longer finite.
+        ValueError: If a setting is out of its range, or all of the backbone is to be trained on
+            cached outputs of its trunk.
     """
+    _check_settings(settings, views)
     generator = np.random.default_rng(seed)
     backbone.to(device).set_trainable(settings.trainable)
     head.to(device)
-    steps = len(pairs.draw_epoch(settings.batch_size, np.random.default_rng(0))) * settings.epochs
-    optimizer, scheduler = _make_optimizer(backbone, head, settings, steps)
-    history = []
-    for epoch in tqdm(range(settings.epochs), f"seed {seed}", disable=None):
-        started, terms = time.perf_counter(), []
+    n_batches = len(pairs.draw_epoch(settings.batch_size, np.random.default_rng(0)))
+    trainer = _Trainer(backbone, head, settings, n_batches, processes)
+    source = _Source(backbone, views, settings, device, processes)
+    history = _resume(checkpoint, trainer, generator)
+    epochs = range(len(history), settings.epochs)
+    is_shown = None if processes.rank == 0 else True
+    for epoch in tqdm(
+        epochs, f"seed {seed}", settings.epochs, initial=len(history), disable=is_shown
+    ):
+        started, rate = time.perf_counter(), trainer.rate
         batches = pairs.draw_epoch(settings.batch_size, generator)
-        views = loader.batches([rows.ravel() for rows in batches], generator)
         used = torch.zeros(head.n_clusters, dtype=torch.bool, device=device)
-        rate = scheduler.get_last_lr()[0]
-        for log_probs in _predictions(backbone, head, views, settings.trainable, device):
-            loss, parts = _loss(log_probs, settings)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            used[log_probs[0].argmax(1)] = True
-            terms.append(parts)
+        terms = []
+        for rows, output in zip(batches, source.outputs(batches, generator), strict=True):
+            predictions, losses = trainer.train(output, len(rows), pairs.find_far(rows[0]))
+            used[predictions] = True
+            terms.append(losses)
+        trainer.step()
         means = torch.stack(terms).mean(0).tolist()
-        n_images = 3 * sum(rows.shape[1] for rows in batches)
         history.append(
             {
                 "epoch": epoch + 1,
-                "step": (epoch + 1) * len(batches),
-                **dict(zip(("loss", "loss_pos", "loss_neg", "loss_ent"), means, strict=True)),
-                "entropy": float(np.log(len(used))) - means[3],
+                "step": trainer.n_steps,
+                **dict(zip(TERMS, means, strict=True)),
+                "entropy": math.log(len(used)) - means[3],
                 "used_clusters": int(used.sum()),
                 "learning_rate": rate,
-                "images_per_second": n_images / (time.perf_counter() - started),
+                "images_per_second": sum(r.size for r in batches) / (time.perf_counter() - started),
             }
         )
         _check_epoch(history[-1], len(used))
+        if checkpoint is not None and processes.rank == 0:
+            generators = generator.bit_generator.state
+            checkpoint.save(trainer.state() | {"generator": generators, "history": history})
     return pd.DataFrame(history)
 
 
@@ -139,45 +174,169 @@ def read_histories(paths: Sequence[str | Path], *, seeds: Sequence[int]) -> pd.D
     return pd.concat(tables, ignore_index=True)
 
 
-def _make_optimizer(
-    backbone: Backbone, head: ClusterHead, settings: FinetuningSettings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    parameters = [p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad]
-    optimizer = torch.optim.Adam(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    return optimizer, scheduler
+class _Source:
+    """What the trunk gives for this process's share of each batch."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        views: ViewLoader | CachedViews,
+        settings: FinetuningSettings,
+        device: torch.device,
+        processes: Processes,
+    ):
+        self.backbone, self.views, self.device = backbone, views, device
+        self.processes, self.has_gradient = processes, settings.trainable == "all"
+        self.precision = torch.float32
+        if isinstance(views, ViewLoader):
+            self.precision = choose_precision(settings.precision, device)
+
+    def outputs(
+        self, batches: Sequence[NDArray[np.int64]], generator: np.random.Generator
+    ) -> Iterator[TrunkOutput]:
+        positions = None
+        if self.processes.size > 1:
+            positions = self.processes.share(*batches[0].shape)
+        if isinstance(self.views, CachedViews):
+            yield from self.views.batches(batches, generator, positions=positions)
+            return
+        raveled = [rows.ravel() for rows in batches]
+        for pixels in self.views.batches(raveled, generator, positions=positions):
+            with torch.set_grad_enabled(self.has_gradient):
+                moved = pixels.to(self.device, non_blocking=True)
+                output = self.backbone.prepare(moved, precision=self.precision)
+            yield output
 
 
-def _predictions(
-    backbone: Backbone,
-    head: nn.Module,
-    views: Iterator[Tensor],
-    trainable: str,
-    device: torch.device,
-) -> Iterator[Tensor]:
-    """Log-probabilities of anchors, positives and negatives (Eq. 5), ``(3, b, c)`` a batch.
+class _Trainer:
+    """Takes steps: all that changes in a training but the generator of its draws."""
 
-    The three go through the network as one batch; the frozen part keeps no graph.
-    """
-    for pixels in views:
-        with torch.set_grad_enabled(trainable == "all"):
-            tokens = backbone.trunk(pixels.to(device, non_blocking=True))
-        with torch.set_grad_enabled(trainable != "none"):
-            features = backbone.last_block(tokens)  # (3b, d)
-        log_probs = torch.log_softmax(head(features.float()), dim=1)  # (3b, c)
-        yield log_probs.view(3, -1, log_probs.shape[1])
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: ClusterHead,
+        settings: FinetuningSettings,
+        n_batches: int,
+        processes: Processes,
+    ):
+        self.backbone, self.head, self.settings = backbone, head, settings
+        self.processes = processes
+        self.parameters = [
+            p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad
+        ]
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        n_steps = -(-n_batches // settings.accumulation) * settings.epochs
+        self.scheduler = _make_scheduler(self.optimizer, settings.schedule, n_steps)
+        self.n_steps, self.n_waiting = 0, 0
+        self.past: Tensor | None = None  # (c,) running mean of the predictions
+
+    @property
+    def rate(self) -> float:
+        return float(self.scheduler.get_last_lr()[0])
+
+    def train(
+        self, output: TrunkOutput, n_rows: int, is_far: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Learn from a batch; the clusters ``(b,)`` of its anchors and the terms of the loss."""
+        with torch.set_grad_enabled(self.settings.trainable != "none"):
+            features = self.backbone.features_of(output)  # (r b, d)
+        log_probs = torch.log_softmax(self.head(features.float()), dim=1)  # (r b, c)
+        log_probs = self.processes.gather(log_probs.unflatten(0, (n_rows, -1)))  # (r, b, c)
+        loss, terms = self._loss(log_probs, is_far)
+        loss.backward()
+        self.n_waiting += 1
+        if self.n_waiting == self.settings.accumulation:
+            self.step()
+        return log_probs[0].argmax(1), terms
+
+    def step(self) -> None:
+        """Take the step of the batches since the last one, by their mean gradient."""
+        if not self.n_waiting:
+            return
+        self.processes.sum_gradients(self.parameters)
+        if self.n_waiting > 1:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= self.n_waiting
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        self.n_steps, self.n_waiting = self.n_steps + 1, 0
+
+    def state(self) -> dict[str, Any]:
+        """All that changes, between two epochs."""
+        return {
+            "parameters": [parameter.detach() for parameter in self.parameters],
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "n_steps": self.n_steps,
+            "past": self.past,
+        }
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Any]) -> None:
+        for parameter, kept in zip(self.parameters, state["parameters"], strict=True):
+            parameter.copy_(kept)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.n_steps = state["n_steps"]
+        past = state["past"]
+        self.past = None if past is None else past.to(self.parameters[0].device)
+
+    def _loss(self, log_probs: Tensor, is_far: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Eq. 9 and its detached terms ``[loss, L_pos, L_neg, L_ent]``."""
+        settings, momentum = self.settings, self.settings.entropy_momentum
+        anchors, positives = log_probs[0], log_probs[1]
+        pos = positive_loss(anchors, positives)
+        if is_far is None:
+            neg = negative_loss(anchors, log_probs[2])
+        else:
+            neg = batch_negative_loss(anchors, is_far)
+        ent = entropy_loss(anchors, self.past, momentum=momentum)
+        if momentum:
+            mean = anchors.detach().exp().mean(0)  # (c,)
+            self.past = mean if self.past is None else torch.lerp(mean, self.past, momentum)
+        loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
+        return loss, torch.stack([loss, pos, neg, ent]).detach()
 
 
-def _loss(log_probs: Tensor, settings: FinetuningSettings) -> tuple[Tensor, Tensor]:
-    """Eq. 9 and its detached terms ``[loss, L_pos, L_neg, L_ent]``."""
-    anchors, positives, negatives = log_probs
-    pos = positive_loss(anchors, positives)
-    neg = negative_loss(anchors, negatives)
-    ent = entropy_loss(anchors)
-    loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
-    return loss, torch.stack([loss, pos, neg, ent]).detach()
+def _make_scheduler(
+    optimizer: torch.optim.Optimizer, schedule: str, n_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
+
+
+def _resume(
+    checkpoint: Checkpoint | None, trainer: _Trainer, generator: np.random.Generator
+) -> list[dict[str, float]]:
+    """Take up the state of a stopped training; the rows of its history."""
+    state = None if checkpoint is None else checkpoint.load()
+    if state is None:
+        return []
+    trainer.load(state)
+    generator.bit_generator.state = state["generator"]
+    history: list[dict[str, float]] = state["history"]
+    log.info("the training goes on after epoch %d", len(history))
+    return history
+
+
+def _check_settings(settings: FinetuningSettings, views: ViewLoader | CachedViews) -> None:
+    if settings.schedule not in ("cosine", "constant"):
+        raise ValueError(f"schedule must be cosine or constant, got {settings.schedule}")
+    if settings.accumulation < 1:
+        raise ValueError(f"accumulation must be at least 1, got {settings.accumulation}")
+    if not 0 <= settings.entropy_momentum < 1:
+        raise ValueError(
+            f"entropy_momentum must be at least 0 and below 1, got {settings.entropy_momentum}"
+        )
+    if settings.trainable == "all" and isinstance(views, CachedViews):
+        raise ValueError("trainable must be none or last_block with cached views, got all")
 
 
 def _check_epoch(row: dict[str, float], n_clusters: int) -> None:
