@@ -46,30 +46,34 @@ def test_refuses_other_devices(
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "units", "expected"),
+    ("asked", "device", "units", "is_transformer", "expected"),
     [
-        ("auto", "cuda", {}, torch.bfloat16),
-        ("auto", "cpu", {"avx512_bf16": True}, torch.bfloat16),
-        ("auto", "cpu", {"avx512_bf16": False, "amx_bf16": False}, torch.float32),
-        ("auto", "cpu", {}, torch.float32),
-        ("float32", "cuda", {"amx_bf16": True}, torch.float32),
-        ("bfloat16", "cpu", {}, torch.bfloat16),
+        ("auto", "cuda", {}, True, torch.bfloat16),
+        ("auto", "cpu", {"avx512_bf16": True}, True, torch.bfloat16),
+        ("auto", "cpu", {"avx512_bf16": False, "amx_bf16": False}, True, torch.float32),
+        ("auto", "cpu", {}, True, torch.float32),
+        ("float32", "cuda", {"amx_bf16": True}, True, torch.float32),
+        ("auto", "cuda", {"amx_bf16": True}, False, torch.float32),
+        ("bfloat16", "cpu", {}, False, torch.bfloat16),
     ],
 )
 def test_chooses_and_logs_the_precision(
     asked: str,
     device: str,
     units: dict[str, bool],
+    is_transformer: bool,
     expected: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: units)
     with caplog.at_level(logging.INFO, logger="unic"):
-        assert choose_precision(asked, torch.device(device)) == expected
+        assert (
+            choose_precision(asked, torch.device(device), is_transformer=is_transformer) == expected
+        )
     assert f"computes in {expected} (asked for {asked})" in caplog.text
 
 
 def test_refuses_other_precisions() -> None:
     with pytest.raises(ValueError, match="must be auto, float32 or bfloat16, got half"):
-        choose_precision("half", torch.device("cpu"))
+        choose_precision("half", torch.device("cpu"), is_transformer=True)

@@ -4,9 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,32 +20,13 @@ from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
 from unic.devices import choose_precision
 from unic.far_pairs import FarPairs
-from unic.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
 from unic.processes import ALONE, Processes
 from unic.tokens import CachedViews
+from unic.trainer import FinetuningSettings, Trainer
 
 log = logging.getLogger(__name__)
 
 TERMS = ("loss", "loss_pos", "loss_neg", "loss_ent")
-
-
-@dataclass(frozen=True)
-class FinetuningSettings:
-    """Settings of :func:`finetune`; the paper's values are the defaults of the configuration."""
-
-    trainable: str  # none, last_block or all
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    lambda_pos: float
-    lambda_neg: float
-    lambda_ent: float
-    schedule: str = "cosine"  # or constant
-    precision: str = "auto"  # of the frozen trunk: float32, bfloat16, or auto
-    clip_norm: float | None = None  # largest norm of the gradient
-    accumulation: int = 1  # batches a step of the optimizer
-    entropy_momentum: float = 0.0  # share of past batches in the mean prediction of L_ent
 
 
 class Pairs:
@@ -109,7 +88,7 @@ def finetune(
         head: From features to logits.
         views: Views of the training images, or what the trunk gave for some of each.
         pairs: Draws positives and negatives.
-        settings: See :class:`FinetuningSettings`.
+        settings: See :class:`unic.trainer.FinetuningSettings`.
         seed: Of the order, the pairs and the views.
         device: Where to train.
         checkpoint: Where the state is kept after each epoch; a training that was stopped goes on
@@ -132,7 +111,7 @@ def finetune(
     backbone.to(device).set_trainable(settings.trainable)
     head.to(device)
     n_batches = len(pairs.draw_epoch(settings.batch_size, np.random.default_rng(0)))
-    trainer = _Trainer(backbone, head, settings, n_batches, processes)
+    trainer = Trainer(backbone, head, settings, n_batches, processes)
     source = _Source(backbone, views, settings, device, processes)
     history = _resume(checkpoint, trainer, generator)
     epochs = range(len(history), settings.epochs)
@@ -189,7 +168,10 @@ class _Source:
         self.processes, self.has_gradient = processes, settings.trainable == "all"
         self.precision = torch.float32
         if isinstance(views, ViewLoader):
-            self.precision = choose_precision(settings.precision, device)
+            is_transformer = backbone.has_class_token_path
+            self.precision = choose_precision(
+                settings.precision, device, is_transformer=is_transformer
+            )
 
     def outputs(
         self, batches: Sequence[NDArray[np.int64]], generator: np.random.Generator
@@ -208,112 +190,8 @@ class _Source:
             yield output
 
 
-class _Trainer:
-    """Takes steps: all that changes in a training but the generator of its draws."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        head: ClusterHead,
-        settings: FinetuningSettings,
-        n_batches: int,
-        processes: Processes,
-    ):
-        self.backbone, self.head, self.settings = backbone, head, settings
-        self.processes = processes
-        self.parameters = [
-            p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad
-        ]
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        n_steps = -(-n_batches // settings.accumulation) * settings.epochs
-        self.scheduler = _make_scheduler(self.optimizer, settings.schedule, n_steps)
-        self.n_steps, self.n_waiting = 0, 0
-        self.past: Tensor | None = None  # (c,) running mean of the predictions
-
-    @property
-    def rate(self) -> float:
-        return float(self.scheduler.get_last_lr()[0])
-
-    def train(
-        self, output: TrunkOutput, n_rows: int, is_far: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Learn from a batch; the clusters ``(b,)`` of its anchors and the terms of the loss."""
-        with torch.set_grad_enabled(self.settings.trainable != "none"):
-            features = self.backbone.features_of(output)  # (r b, d)
-        log_probs = torch.log_softmax(self.head(features.float()), dim=1)  # (r b, c)
-        log_probs = self.processes.gather(log_probs.unflatten(0, (n_rows, -1)))  # (r, b, c)
-        loss, terms = self._loss(log_probs, is_far)
-        loss.backward()
-        self.n_waiting += 1
-        if self.n_waiting == self.settings.accumulation:
-            self.step()
-        return log_probs[0].argmax(1), terms
-
-    def step(self) -> None:
-        """Take the step of the batches since the last one, by their mean gradient."""
-        if not self.n_waiting:
-            return
-        self.processes.sum_gradients(self.parameters)
-        if self.n_waiting > 1:
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.grad /= self.n_waiting
-        if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step()
-        self.n_steps, self.n_waiting = self.n_steps + 1, 0
-
-    def state(self) -> dict[str, Any]:
-        """All that changes, between two epochs."""
-        return {
-            "parameters": [parameter.detach() for parameter in self.parameters],
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "n_steps": self.n_steps,
-            "past": self.past,
-        }
-
-    @torch.no_grad()
-    def load(self, state: dict[str, Any]) -> None:
-        for parameter, kept in zip(self.parameters, state["parameters"], strict=True):
-            parameter.copy_(kept)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.n_steps = state["n_steps"]
-        past = state["past"]
-        self.past = None if past is None else past.to(self.parameters[0].device)
-
-    def _loss(self, log_probs: Tensor, is_far: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Eq. 9 and its detached terms ``[loss, L_pos, L_neg, L_ent]``."""
-        settings, momentum = self.settings, self.settings.entropy_momentum
-        anchors, positives = log_probs[0], log_probs[1]
-        pos = positive_loss(anchors, positives)
-        if is_far is None:
-            neg = negative_loss(anchors, log_probs[2])
-        else:
-            neg = batch_negative_loss(anchors, is_far)
-        ent = entropy_loss(anchors, self.past, momentum=momentum)
-        if momentum:
-            mean = anchors.detach().exp().mean(0)  # (c,)
-            self.past = mean if self.past is None else torch.lerp(mean, self.past, momentum)
-        loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
-        return loss, torch.stack([loss, pos, neg, ent]).detach()
-
-
-def _make_scheduler(
-    optimizer: torch.optim.Optimizer, schedule: str, n_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
-
-
 def _resume(
-    checkpoint: Checkpoint | None, trainer: _Trainer, generator: np.random.Generator
+    checkpoint: Checkpoint | None, trainer: Trainer, generator: np.random.Generator
 ) -> list[dict[str, float]]:
     """Take up the state of a stopped training; the rows of its history."""
     state = None if checkpoint is None else checkpoint.load()

@@ -100,9 +100,30 @@ def model(wildcards):
     }
 
 
+def negative_files(wildcards):
+    """Where the negatives of the training come from."""
+    if settings_of(wildcards)["finetuning"]["negatives"] == "mined":
+        return {
+            "negatives": artifact("index_negatives", "negatives.zarr/zarr.json")(
+                wildcards
+            )
+        }
+    return {
+        "features": artifact("extract_features", "features.zarr/zarr.json")(wildcards),
+        "neighbors": artifact("mine_neighbors", "neighbors.zarr/zarr.json")(wildcards),
+    }
+
+
+def token_files(wildcards):
+    """Cached views of the images, where the training draws from these."""
+    if settings_of(wildcards)["finetuning"]["views"] == "fresh":
+        return {}
+    return {"tokens": artifact("extract_tokens", "tokens.json")(wildcards)}
+
+
 def training(wildcards):
     """The settings of the training itself."""
-    elsewhere = ("augmentation", "head_width")
+    elsewhere = ("augmentation", "head_width", "negatives", "views", "token_dtype")
     finetuning = settings_of(wildcards)["finetuning"]
     return {key: finetuning[key] for key in finetuning if key not in elsewhere}
 
@@ -134,6 +155,11 @@ def all_predictions(wildcards):
 def gpus(wildcards):
     """How many GPUs a heavy job asks for; jobs on the CPU need not wait for one."""
     return 0 if settings_of(wildcards)["machine"]["device"] == "cpu" else 1
+
+
+def training_gpus(wildcards):
+    """How many GPUs the training asks for, one a process."""
+    return gpus(wildcards) * settings_of(wildcards)["machine"]["processes"]
 
 
 def script_digest(script):

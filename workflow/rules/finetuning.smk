@@ -1,9 +1,47 @@
-rule finetune:
+rule extract_tokens:
     input:
         unpack(weight_files),
         images=artifact("index_images", "images.parquet"),
+    output:
+        header="results/{experiment}/tokens.json",
+        tokens="results/{experiment}/tokens.bin",
+    log:
+        "logs/{experiment}/extract_tokens.log",
+    benchmark:
+        "logs/{experiment}/extract_tokens.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        augmentation=value("finetuning.augmentation"),
+        name=value("backbone.name"),
+        weights=value("backbone.weights"),
+        weights_digest=weights_digest,
+        options=value("backbone.options"),
+        n_views=value("finetuning.views"),
+        dtype=value("finetuning.token_dtype"),
+        precision=value("finetuning.precision"),
+        code=script_digest("extract_tokens.py"),
+    message:
+        "Keeping what the trunk says of {params.n_views} views of every image of {wildcards.experiment}"
+    script:
+        "../scripts/extract_tokens.py"
+
+
+rule finetune:
+    input:
+        unpack(weight_files),
+        unpack(negative_files),
+        unpack(token_files),
+        images=artifact("index_images", "images.parquet"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
-        negatives=artifact("index_negatives", "negatives.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
     output:
         model="results/{experiment}/seed{seed}/model.safetensors",
@@ -16,13 +54,15 @@ rule finetune:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
         device=value("machine.device"),
+        processes=value("machine.processes"),
     params:
         data=value("data.name"),
         root=value("data.root"),
         view=view,
         augmentation=value("finetuning.augmentation"),
+        exclude_known_same_label=value("negatives.exclude_known_same_label"),
         weights=value("backbone.weights"),
         weights_digest=weights_digest,
         model=model,
