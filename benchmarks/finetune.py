@@ -10,6 +10,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,11 +171,9 @@ def make_steps(
         if n_rows == 2:
             far = ~torch.eye(n_cached, dtype=torch.bool)
 
-        def step() -> object:
-            rows = generator.integers(n_images, size=(n_rows, n_cached))
-            return trainer.train(next(cached.batches([rows], generator)), n_rows, far)
-
-        return step
+        rows = (generator.integers(n_images, size=(n_rows, n_cached)) for _ in count())
+        batches = cached.batches(rows, generator)
+        return lambda: trainer.train(next(batches), n_rows, far)
 
     return {
         "plain": (plain, n_fresh),

@@ -9,8 +9,9 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+import unic.class_token
 from unic.backbones import Backbone, ClusterHead, load_backbone
-from unic.class_token import ClassTokenBlock, block_error, refusal
+from unic.class_token import ClassTokenBlock, TrunkOutput, block_error, refusal
 from unic.losses import entropy_loss, negative_loss, positive_loss
 
 VIT: dict[str, Any] = {"img_size": 32, "patch_size": 8, "depth": 3}
@@ -42,6 +43,7 @@ def make_vit(**options: Any) -> Backbone:
             if parameter.ndim == 1:
                 parameter.mul_(1 + 0.3 * torch.randn(parameter.shape, generator=generator))
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    backbone.set_trainable("last_block")
     return backbone
 
 
@@ -121,6 +123,7 @@ def test_the_whole_block_takes_a_bfloat16_trunk_too() -> None:
 def test_gradients_reach_the_trunk_where_all_is_trained() -> None:
     backbone = make_vit()
     backbone.set_trainable("all")
+    assert backbone.prepare(make_images()).class_token is None
     weight = torch.randn(12, backbone.n_dims, generator=torch.Generator().manual_seed(2))
     found = []
     for features in (
@@ -139,7 +142,6 @@ def test_gradients_reach_the_trunk_where_all_is_trained() -> None:
 
 def test_what_is_prepared_is_normalized_and_needs_no_gradient() -> None:
     backbone = make_vit()
-    backbone.set_trainable("last_block")
     output = backbone.prepare(make_images())
     assert output.class_token is not None
     assert not output.tokens.requires_grad
@@ -155,6 +157,30 @@ def test_the_order_of_the_other_tokens_does_not_matter() -> None:
     with torch.no_grad():
         found = backbone.features_of(output._replace(tokens=output.tokens[:, order]))
         torch.testing.assert_close(found, backbone.features_of(output), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2 * 17 * 192, 2**30])
+def test_attending_in_parts_changes_nothing(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = make_vit()
+    output = backbone.prepare(make_images())
+    found = []
+    for limit in (5 * 17 * 192, size):
+        monkeypatch.setitem(unic.class_token.PART_SIZES, "cpu", limit)
+        backbone.zero_grad()
+        features = backbone.features_of(output)
+        features.square().sum().backward()
+        found.append((features.detach(), backbone.block.attn.qkv.weight.grad.clone()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_scales_stand_for_tokens_that_are_multiplied_by_them() -> None:
+    backbone = make_vit()
+    output = backbone.prepare(make_images())
+    scales = 1 + torch.rand(12, 17, generator=torch.Generator().manual_seed(0))
+    scaled = TrunkOutput(output.tokens / scales[..., None], output.class_token, scales)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.features_of(scaled), backbone.features_of(output))
 
 
 def test_it_follows_the_weights_of_the_block() -> None:

@@ -83,14 +83,16 @@ class Backbone(nn.Module):
             precision: What the products of the trunk are computed in, float32 or bfloat16.
 
         Returns:
-            Of float32 in either case.
+            Of float32 in either case; plain where a gradient is to go through it.
         """
         is_half = precision == torch.bfloat16
         with torch.autocast(images.device.type, torch.bfloat16, enabled=is_half):
             tokens = self.trunk(images)
         tokens = tokens.float()
         block = self._class_token_block
-        return TrunkOutput(tokens, None) if block is None else block.split(tokens)
+        if block is None or tokens.requires_grad:
+            return TrunkOutput(tokens)
+        return block.split(tokens)
 
     def features_of(self, output: TrunkOutput) -> Tensor:
         """Features ``(b, d)`` of the views that gave this output.
@@ -99,7 +101,7 @@ class Backbone(nn.Module):
         computes it alone (see :class:`unic.class_token.ClassTokenBlock`); otherwise this is
         :meth:`last_block`.
         """
-        if self._class_token_block is None:
+        if output.class_token is None or self._class_token_block is None:
             return self.last_block(output.tokens)
         return self._finish(self._class_token_block(output)[:, None])
 

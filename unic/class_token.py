@@ -1,6 +1,7 @@
 """The last block of a vision transformer, computed for its class token alone."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -10,17 +11,20 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear
 
 TOLERANCE = 1e-9  # relative, in float64
+PART_SIZES = {"cpu": 2**20}  # numbers that are attended to at once, so that they stay in the cache
+PART_SIZE = 2**28
 
 
 class TrunkOutput(NamedTuple):
     """What the last block of a backbone is given, of ``b`` views.
 
-    Where the last block is computed for the class token alone, ``tokens`` are normalized; they
-    then need no gradient and can be kept.
+    Where the last block is computed for the class token alone, ``tokens`` are normalized; no
+    gradient goes through them, and they can be kept.
     """
 
     tokens: Tensor  # (b, t, d) normalized tokens, or what the trunk gives (first axis b)
-    class_token: Tensor | None  # (b, d), not normalized; None on the plain path
+    class_token: Tensor | None = None  # (b, d), not normalized; None on the plain path
+    scales: Tensor | None = None  # (b, t) that tokens in int8 are to be multiplied with
 
 
 class ClassTokenBlock:
@@ -52,29 +56,69 @@ class ClassTokenBlock:
         """The class token after the block, ``(b, d)``."""
         block = self._block
         token: Any = output.class_token
-        token = token + block.ls1(self._attend(token, output.tokens))
+        token = token + block.ls1(self._attend(token, output))
         return token + block.ls2(block.mlp(block.norm2(token)))
 
     def _normalize(self, tokens: Tensor) -> Tensor:
         return layer_norm(tokens, tokens.shape[-1:], eps=self._block.norm1.eps)
 
-    def _attend(self, class_token: Tensor, tokens: Tensor) -> Tensor:
-        """Attention of the class token ``(b, d)`` to normalized tokens ``(b, t, d)``."""
+    def _attend(self, class_token: Tensor, output: TrunkOutput) -> Tensor:
+        """Attention of the class token ``(b, d)`` to the normalized tokens."""
         norm, attention = self._block.norm1, self._block.attn
-        n_heads, n_dims = attention.num_heads, tokens.shape[2]
+        n_heads, n_dims = attention.num_heads, class_token.shape[1]
         query_weight, key_weight, value_weight = attention.qkv.weight.chunk(3)  # (h e, d) each
         query_bias, _, value_bias = _chunk_bias(attention.qkv)
         query = linear(norm(class_token), query_weight, query_bias)  # (b, h e)
         query = query.unflatten(1, (n_heads, -1)).transpose(0, 1)  # (h, b, e)
         absorbed = query @ key_weight.view(n_heads, -1, n_dims)  # (h, b, d)
         absorbed = absorbed.transpose(0, 1) * (norm.weight * attention.scale)  # (b, h, d)
-        probs = torch.softmax(absorbed @ tokens.transpose(1, 2), dim=2)  # (b, h, t)
-        mixed = (probs @ tokens) * norm.weight + norm.bias  # (b, h, d)
+        mixed = _Mix.apply(absorbed, output.tokens, output.scales)  # (b, h, d)
+        mixed = mixed * norm.weight + norm.bias  # (b, h, d)
         value = value_weight.view(n_heads, -1, n_dims).transpose(1, 2)  # (h, d, e)
         attended = (mixed.transpose(0, 1) @ value).transpose(0, 1).flatten(1)  # (b, h e)
         if value_bias is not None:
             attended = attended + value_bias
         return attention.proj(attended)
+
+
+class _Mix(torch.autograd.Function):
+    """``softmax(q x^T) x`` of queries ``(b, h, d)`` and tokens ``(b, t, d)``, as a function of q.
+
+    The tokens are brought to the precision of the queries a few images at a time, forwards and
+    backwards, so that they need not be written to memory in it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, tokens: Tensor, scales: Tensor | None) -> Tensor:
+        probs = queries.new_empty(*queries.shape[:2], tokens.shape[1])  # (b, h, t)
+        mixed = torch.empty_like(queries)  # (b, h, d)
+        for part, exact in _parts(tokens, scales, queries.dtype):
+            probs[part] = torch.softmax(queries[part] @ exact.transpose(1, 2), dim=2)
+            mixed[part] = probs[part] @ exact
+        ctx.save_for_backward(probs, tokens, scales)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients  # (b, h, d)
+        probs, tokens, scales = ctx.saved_tensors
+        found = torch.empty_like(gradient)  # (b, h, d)
+        for part, exact in _parts(tokens, scales, gradient.dtype):
+            of_probs = gradient[part] @ exact.transpose(1, 2)  # (b, h, t)
+            weighted = probs[part] * of_probs
+            of_scores = weighted - probs[part] * weighted.sum(2, keepdim=True)
+            found[part] = of_scores @ exact
+        return found, None, None
+
+
+def _parts(
+    tokens: Tensor, scales: Tensor | None, dtype: torch.dtype
+) -> Iterator[tuple[slice, Tensor]]:
+    size = max(1, PART_SIZES.get(tokens.device.type, PART_SIZE) // tokens[0].numel())
+    for start in range(0, len(tokens), size):
+        part = slice(start, start + size)
+        exact = tokens[part].to(dtype)  # (p, t, d)
+        yield part, exact if scales is None else exact * scales[part, :, None]
 
 
 def refusal(model: nn.Module, block: nn.Module) -> str | None:

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,19 +72,23 @@ class TokenLayout:
         return records
 
     def unpack(self, records: Tensor) -> TrunkOutput:
-        """What :meth:`pack` was given, in float32, on the device of the records."""
+        """What :meth:`pack` was given, on the device of the records.
+
+        Normalized tokens stay in their dtype, with scales where that is int8; the plain output of
+        a trunk becomes float32.
+        """
         start = 4 * self.class_token
         middle = start + 4 * self.n_scales
         dtype = DTYPES[self.dtype]
         end = middle + int(np.prod(self.shape)) * dtype.itemsize
-        tokens = records[:, middle:end].view(dtype).float()  # (b, t d)
-        if self.n_scales:
-            scales = records[:, start:middle].view(torch.float32)  # (b, t)
-            tokens = tokens.unflatten(1, (self.n_scales, -1)).mul_(scales[..., None])
-        tokens = tokens.reshape(-1, *self.shape)
-        if not self.class_token:
-            return TrunkOutput(tokens, None)
-        return TrunkOutput(tokens, records[:, :start].view(torch.float32))
+        tokens = records[:, middle:end].view(dtype).unflatten(1, self.shape)
+        scales = records[:, start:middle].view(torch.float32) if self.n_scales else None  # (b, t)
+        if self.class_token:
+            return TrunkOutput(tokens, records[:, :start].view(torch.float32), scales)
+        tokens = tokens.float()
+        if scales is not None:
+            tokens *= scales.view(-1, self.n_scales, *(1 for _ in self.shape[1:]))
+        return TrunkOutput(tokens)
 
 
 def extract_tokens(
@@ -193,7 +197,7 @@ class CachedViews:
 
     def batches(
         self,
-        rows: Sequence[NDArray[np.int64]],
+        rows: Iterable[NDArray[np.int64]],
         generator: np.random.Generator,
         *,
         positions: NDArray[np.int64] | None = None,
@@ -208,14 +212,16 @@ class CachedViews:
             positions: Which images of every raveled batch to give; all by default.
 
         Yields:
-            Of float32, with ``r b`` views.
+            ``r b`` views, as :meth:`TokenLayout.unpack` gives them, until the next are asked for.
         """
         part = slice(None) if positions is None else positions
+        records = self._records.new_empty(0)  # memory that is asked for once, and not each time
         for batch in rows:
             views = self._choose_views(batch, generator)  # (r, b)
             places = (batch * self.layout.n_views + views).ravel()[part]
             chosen = torch.from_numpy(places).to(self._records.device)
-            records = self._records.index_select(0, chosen)
+            records = records.resize_(len(places), self._records.shape[1])
+            torch.index_select(self._records, 0, chosen, out=records)
             yield self.layout.unpack(records.to(self.device).view(torch.uint8))
 
     def _choose_views(

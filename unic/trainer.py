@@ -56,7 +56,10 @@ class Trainer:
             p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad
         ]
         self.optimizer = torch.optim.Adam(
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.parameters,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         n_steps = -(-n_batches // settings.accumulation) * settings.epochs
         self.scheduler = _make_scheduler(self.optimizer, settings.schedule, n_steps)
