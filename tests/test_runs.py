@@ -14,18 +14,25 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from unic.backbones import load_backbone
+from unic.backbones import ClusterHead, load_backbone
 from unic.cleaning import clean_neighbors
 from unic.data.datasets import open_images
 from unic.data.index import read_index, write_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
+from unic.features import extract_features
+from unic.metrics import cluster_accuracy
+from unic.models import Model, load_model
+from unic.prediction import predict_clusters
 from unic.processes import ALONE, Processes, run_together
+from unic.progress import follow_snapshots
 from unic.runs import FinetuningRun, train
+from unic.snapshots import Snapshots
 from unic.store import open_store, write_derived, write_features, write_known_labels
 from unic.tokens import extract_tokens
 
 N_IMAGES, N_CLASSES = 40, 4
+IDS = [f"{row:02}.png" for row in range(N_IMAGES)]
 MODEL = {
     "name": "test_vit",
     "options": {"img_size": 32},
@@ -57,7 +64,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     generator = np.random.default_rng(0)
     classes = np.arange(N_IMAGES) % N_CLASSES
-    ids = {"train": [f"{row:02}.png" for row in range(N_IMAGES)]}
+    ids = {"train": IDS}
     for row, image_id in enumerate(ids["train"]):
         noise = generator.integers(0, 60, (32, 32, 3)) + 60 * classes[row]
         Image.fromarray(noise.astype(np.uint8)).save(folder / image_id)
@@ -101,7 +108,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_run(
-    files: Path, out: Path, *names: str, augmentation: str = "scan", **settings: Any
+    files: Path,
+    out: Path,
+    *names: str,
+    augmentation: str = "scan",
+    snapshot_every: int = 0,
+    **settings: Any,
 ) -> FinetuningRun:
     names = ("images", "positives", "known_labels", *(names or ("negatives",)))
     kinds = {"images": "images.parquet", "tokens": "tokens.json"}
@@ -109,6 +121,7 @@ def make_run(
         inputs={name: str(files / kinds.get(name, f"{name}.zarr/zarr.json")) for name in names},
         outputs={name: str(out / name) for name in ("model", "history")},
         checkpoint=str(out / "checkpoint"),
+        snapshots=str(out / "snapshots"),
         params={
             "data": "folder",
             "root": str(files),
@@ -117,6 +130,7 @@ def make_run(
             "exclude_known_same_label": True,
             "weights": "random",
             "model": MODEL,
+            "snapshot_every": snapshot_every,
             "finetuning": FINETUNING | settings,
         },
         seed=3,
@@ -259,6 +273,65 @@ def test_a_killed_run_ends_in_the_result_of_an_undisturbed_one(
     train(run, ALONE)
     assert_equal(run, undisturbed)
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["history", "model"]
+
+
+# Snapshots
+
+
+def test_snapshots_are_scored_and_change_nothing(files: Path, tmp_path: Path) -> None:
+    plain = make_run(files, tmp_path / "plain")
+    run = make_run(files, tmp_path / "followed", snapshot_every=2)
+    for each in (plain, run):
+        train(each, ALONE)
+    assert_equal(run, plain)
+    names = sorted(path.name for path in Path(run.snapshots).iterdir())
+    assert names == ["epoch_0002.safetensors", "epoch_0004.safetensors"]
+    images = {"train": open_images("folder", IDS, root=str(files))}
+    labels = {"train": np.arange(N_IMAGES) % N_CLASSES}
+    progress = follow_snapshots(
+        run.snapshots,
+        images,
+        labels,
+        View(**VIEW),
+        n_restarts=2,
+        seed=0,
+        batch_size=16,
+        device=torch.device("cpu"),
+    )
+    assert progress["epoch"].tolist() == [2, 4]
+    assert progress["split"].tolist() == ["train", "train"]
+    model = load_model(Path(run.snapshots, "epoch_0004.safetensors"))
+    cpu = torch.device("cpu")
+    view = View(**VIEW)
+    features = extract_features(images["train"], model.backbone, view, batch_size=40, device=cpu)
+    clusters, _ = predict_clusters(model.head, features, device=cpu)
+    assert progress["acc"].iloc[1] == cluster_accuracy(labels["train"], clusters)
+    assert (progress["kmeans_acc"] > 0.5).all()  # four shades
+
+
+def test_snapshots_of_an_earlier_training_go(tmp_path: Path) -> None:
+    backbone = load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32)
+    head = ClusterHead(backbone.n_dims, 4, width=64, generator=torch.Generator().manual_seed(0))
+    snapshots = Snapshots(tmp_path / "snapshots", every=3, description=MODEL)
+    for epoch in range(1, 10):
+        snapshots.save(Model(backbone, head), epoch)
+    assert len(list(snapshots.folder.iterdir())) == 3
+    snapshots.save(Model(backbone, head), 3)
+    assert [path.name for path in snapshots.folder.iterdir()] == ["epoch_0003.safetensors"]
+
+
+def test_refuses_to_follow_a_training_without_snapshots(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"set finetuning\.snapshot_every"):
+        follow_snapshots(
+            tmp_path,
+            {},
+            {},
+            View(**VIEW),
+            n_restarts=1,
+            seed=0,
+            batch_size=8,
+            device=torch.device("cpu"),
+        )
 
 
 # What a checkpoint belongs to

@@ -20,7 +20,9 @@ from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
 from unic.devices import choose_precision
 from unic.far_pairs import FarPairs
+from unic.models import Model
 from unic.processes import ALONE, Processes
+from unic.snapshots import Snapshots
 from unic.tokens import CachedViews
 from unic.trainer import FinetuningSettings, Trainer
 
@@ -74,6 +76,7 @@ def finetune(
     seed: int,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
+    snapshots: Snapshots | None = None,
     processes: Processes = ALONE,
 ) -> pd.DataFrame:
     """Train backbone and head in place by Eq. 9.
@@ -93,6 +96,7 @@ def finetune(
         device: Where to train.
         checkpoint: Where the state is kept after each epoch; a training that was stopped goes on
             from there, to the same weights.
+        snapshots: Where the model is kept every few epochs, for looking on.
         processes: This process and those that train along with it; all give the same arguments.
 
     Returns:
@@ -141,6 +145,8 @@ def finetune(
             }
         )
         _check_epoch(history[-1], len(used))
+        if snapshots is not None and processes.rank == 0:
+            snapshots.save(Model(backbone, head), epoch + 1)
         if checkpoint is not None and processes.rank == 0:
             generators = generator.bit_generator.state
             checkpoint.save(trainer.state() | {"generator": generators, "history": history})

@@ -22,6 +22,7 @@ from unic.jobs import limit_threads
 from unic.models import make_model, save_model
 from unic.processes import Processes
 from unic.provenance import image_digest
+from unic.snapshots import Snapshots
 from unic.store import Store, check_same_images, open_store, read_all
 from unic.tokens import CachedViews
 from unic.trainer import FinetuningSettings
@@ -37,8 +38,10 @@ class FinetuningRun:
             views; ``backbone`` where its weights are a file.
         outputs: Files by name: ``model``, ``history``.
         checkpoint: File that is kept between the start of the run and its end.
+        snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.
         params: ``data``, ``root``, ``view``, ``augmentation``, ``exclude_known_same_label``,
-            ``weights``, ``model``, ``finetuning``, and what else the result depends on.
+            ``weights``, ``model``, ``finetuning``, ``snapshot_every``, and what else the result
+            depends on.
         seed: Of the head, the order, the pairs and the views.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: Of all processes together.
@@ -47,6 +50,7 @@ class FinetuningRun:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     checkpoint: str
+    snapshots: str
     params: Mapping[str, Any]
     seed: int
     device: str
@@ -83,6 +87,7 @@ def train(run: FinetuningRun, processes: Processes) -> None:
         seed=run.seed,
         device=device,
         checkpoint=checkpoint,
+        snapshots=_open_snapshots(run),
         processes=processes,
     )
     if processes.rank == 0:
@@ -130,6 +135,11 @@ def _open_views(
             "backbone, it holds others; delete it and run the workflow again"
         )
     return cached
+
+
+def _open_snapshots(run: FinetuningRun) -> Snapshots | None:
+    every, description = run.params["snapshot_every"], run.params["model"]
+    return Snapshots(run.snapshots, every=every, description=description) if every else None
 
 
 def _key(run: FinetuningRun) -> str:

@@ -123,7 +123,10 @@ def token_files(wildcards):
 
 def training(wildcards):
     """The settings of the training itself."""
-    elsewhere = ("augmentation", "head_width", "negatives", "views", "token_dtype")
+    elsewhere = (
+        *("augmentation", "head_width", "negatives", "views"),
+        *("token_dtype", "snapshot_every"),
+    )
     finetuning = settings_of(wildcards)["finetuning"]
     return {key: finetuning[key] for key in finetuning if key not in elsewhere}
 

@@ -67,6 +67,7 @@ rule finetune:
         weights_digest=weights_digest,
         model=model,
         finetuning=training,
+        snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("finetune.py"),
     message:
         "Finetuning {wildcards.experiment}, seed {wildcards.seed}"
@@ -101,3 +102,33 @@ rule predict:
         "Predicting the clusters of {wildcards.experiment}, seed {wildcards.seed}"
     script:
         "../scripts/predict.py"
+
+
+rule follow_training:
+    input:
+        images=artifact("index_images", "images.parquet"),
+        labels=artifact("split_labels", "labels.zarr/zarr.json"),
+        model=artifact("finetune", "seed{seed}/model.safetensors"),
+    output:
+        progress="results/{experiment}/seed{seed}/progress.csv",
+    log:
+        "logs/{experiment}/seed{seed}/follow_training.log",
+    benchmark:
+        "logs/{experiment}/seed{seed}/follow_training.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        n_restarts=value("kmeans.n_restarts"),
+        code=script_digest("follow_training.py"),
+    message:
+        "Scoring the snapshots of {wildcards.experiment}, seed {wildcards.seed}"
+    script:
+        "../scripts/follow_training.py"

@@ -11,6 +11,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
             inputs=dict(snakemake.input.items()),
             outputs=dict(snakemake.output.items()),
             checkpoint=f"{snakemake.output.model}.checkpoint",
+            snapshots=f"{snakemake.output.model}.snapshots",
             params=dict(snakemake.params.items()),
             seed=int(snakemake.wildcards.seed),
             device=snakemake.resources.device,
