@@ -214,6 +214,18 @@ def test_two_processes_train_as_one_does(files: Path, tmp_path: Path) -> None:
         assert found["used_clusters"].tolist() == expected["used_clusters"].tolist()
 
 
+def fail_in_one(text: str, processes: Processes) -> None:
+    if processes.rank == 1:
+        raise ValueError(text)
+    processes.gather(torch.zeros(1, 1, 2))  # waits for the other
+
+
+@pytest.mark.slow
+def test_a_failure_in_one_process_ends_all() -> None:
+    with pytest.raises(ChildProcessError, match="they ended with"):
+        run_together(fail_in_one, "broken", n_processes=2)
+
+
 def options(kind: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kind.items() if key != "names"}
 

@@ -2,16 +2,21 @@
 
 import logging
 import os
+import pickle
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from logging import FileHandler
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
-from torch.multiprocessing.spawn import spawn
 
 T = TypeVar("T")
 
@@ -84,32 +89,76 @@ def run_together(
     """Call a function in several processes that know of each other.
 
     One process is this one. Under ``torchrun``, which starts processes on several machines, this
-    process joins those.
+    process joins those. Otherwise new ones are started on this machine, which end with this one.
 
     Args:
         function: Defined at the top of a module; called with the argument and the process.
         argument: Can be pickled.
         n_processes: At least 1; not used under ``torchrun``.
+
+    Raises:
+        ChildProcessError: If a process fails; the others are then ended.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _call(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", function, argument)
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        _call(function, argument, Processes(rank, size), "env://")
     elif n_processes == 1:
         function(argument, ALONE)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            meeting = Path(folder, "processes").as_uri()
-            arguments = (n_processes, meeting, function, argument)
-            spawn(_call, args=arguments, nprocs=n_processes)
+            logs = [h.baseFilename for h in logging.root.handlers if isinstance(h, FileHandler)]
+            Path(folder, "task").write_bytes(pickle.dumps((function, argument, logs, os.getpid())))
+            # Not multiprocessing: it would run the script again that this process runs.
+            code = "import sys; from unic.processes import join; join(*sys.argv[1:])"
+            started = [
+                subprocess.Popen([sys.executable, "-c", code, folder, str(rank), str(n_processes)])
+                for rank in range(n_processes)
+            ]
+            _wait(started)
+
+
+def join(folder: str, rank: str, size: str) -> None:
+    """Be one of the processes that :func:`run_together` started."""
+    function, argument, logs, parent = pickle.loads(Path(folder, "task").read_bytes())
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+    handlers: list[logging.Handler] = [logging.StreamHandler(), *map(FileHandler, logs)]
+    logging.basicConfig(level=logging.INFO if rank == "0" else logging.WARNING, handlers=handlers)
+    meeting = Path(folder, "meeting").as_uri()
+    _call(function, argument, Processes(int(rank), int(size)), meeting)
 
 
 def _call(
-    rank: int, size: int, meeting: str, function: Callable[[T, Processes], None], argument: T
+    function: Callable[[T, Processes], None], argument: T, processes: Processes, meeting: str
 ) -> None:
-    level = logging.INFO if rank == 0 else logging.WARNING
-    logging.basicConfig(level=level)  # where the process is new
-    backend = "nccl" if torch.cuda.is_available() and torch.cuda.device_count() >= size else "gloo"
-    distributed.init_process_group(backend, init_method=meeting, rank=rank, world_size=size)
+    has_gpus = torch.cuda.is_available() and torch.cuda.device_count() >= processes.size
+    distributed.init_process_group(
+        "nccl" if has_gpus else "gloo",
+        init_method=meeting,
+        rank=processes.rank,
+        world_size=processes.size,
+    )
     try:
-        function(argument, Processes(rank, size))
+        function(argument, processes)
     finally:
         distributed.destroy_process_group()
+
+
+def _wait(started: Sequence["subprocess.Popen[bytes]"]) -> None:
+    try:
+        while any(process.poll() is None for process in started):
+            failed = [process.returncode for process in started if process.returncode]
+            if failed:
+                break
+            time.sleep(0.1)
+    finally:
+        for process in started:
+            process.terminate()
+    statuses = [process.wait() for process in started]
+    if any(statuses):
+        raise ChildProcessError(f"all processes must succeed, they ended with {statuses}")
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
