@@ -30,7 +30,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         backbone,
         n_views=snakemake.params.n_views,
         dtype=snakemake.params.dtype,
-        batch_size=snakemake.resources.batch_size,
+        batch_size=max(1, snakemake.resources.batch_size // snakemake.params.n_views),
         seed=0,
         precision=choose_precision(
             snakemake.params.precision, device, is_transformer=backbone.has_class_token_path
