@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from unic.devices import choose_device
+from unic.devices import choose_device, choose_precision
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,37 @@ def test_refuses_other_devices(
     monkeypatch.setattr("torch.cuda.is_available", lambda: has_cuda)
     with pytest.raises(ValueError, match=f"must be auto, cpu or cuda, got {device}"):
         choose_device(device)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "units", "is_transformer", "expected"),
+    [
+        ("auto", "cuda", {}, True, torch.bfloat16),
+        ("auto", "cpu", {"avx512_bf16": True}, True, torch.bfloat16),
+        ("auto", "cpu", {"avx512_bf16": False, "amx_bf16": False}, True, torch.float32),
+        ("auto", "cpu", {}, True, torch.float32),
+        ("float32", "cuda", {"amx_bf16": True}, True, torch.float32),
+        ("auto", "cuda", {"amx_bf16": True}, False, torch.float32),
+        ("bfloat16", "cpu", {}, False, torch.bfloat16),
+    ],
+)
+def test_chooses_and_logs_the_precision(
+    asked: str,
+    device: str,
+    units: dict[str, bool],
+    is_transformer: bool,
+    expected: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: units)
+    with caplog.at_level(logging.INFO, logger="unic"):
+        assert (
+            choose_precision(asked, torch.device(device), is_transformer=is_transformer) == expected
+        )
+    assert f"computes in {expected} (asked for {asked})" in caplog.text
+
+
+def test_refuses_other_precisions() -> None:
+    with pytest.raises(ValueError, match="must be auto, float32 or bfloat16, got half"):
+        choose_precision("half", torch.device("cpu"), is_transformer=True)

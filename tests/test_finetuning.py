@@ -1,7 +1,9 @@
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from unic.backbones import Backbone, ClusterHead, load_backbone
+from unic.checkpoints import Checkpoint
 from unic.cleaning import PositiveSampler
 from unic.data.datasets import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
+from unic.far_pairs import FarPairs
 from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
+from unic.losses import entropy_loss, negative_loss, positive_loss
 from unic.metrics import cluster_accuracy
 from unic.negatives import StoredNegatives
 
@@ -30,6 +35,7 @@ SETTINGS = FinetuningSettings(
     lambda_pos=1.0,
     lambda_neg=1.0,
     lambda_ent=3.0,
+    precision="float32",
 )
 COLUMNS = [
     "epoch",
@@ -65,11 +71,19 @@ def rows_of(*, same: bool) -> NDArray[np.int64]:
     return np.array([[i, *row[row != i]] for i, row in enumerate(rows)])
 
 
-def make_pairs(known_labels: NDArray[np.int64] | None = None) -> Pairs:
+def far_by_class() -> FarPairs:
+    """The classes as features: images of another class are beyond the far radius."""
+    features = np.eye(N_CLASSES, dtype=np.float32)[LABELS]
+    radius = np.full(N_IMAGES, 0.5, dtype=np.float32)
+    return FarPairs(features, radius, known_labels=np.full(N_IMAGES, -1, dtype=np.int64))
+
+
+def make_pairs(known_labels: NDArray[np.int64] | None = None, *, in_batch: bool = False) -> Pairs:
     if known_labels is None:
         known_labels = np.full(N_IMAGES, -1, dtype=np.int64)
     sampler = PositiveSampler(rows_of(same=True), known_labels)
-    return Pairs(sampler, StoredNegatives(rows_of(same=False)))
+    stored = StoredNegatives(rows_of(same=False))
+    return Pairs(sampler, far_by_class() if in_batch else stored)
 
 
 def make_model(name: str = "test_vit", *, seed: int = 0) -> tuple[Backbone, ClusterHead]:
@@ -85,6 +99,8 @@ def train(
     *,
     seed: int = 0,
     loader: ViewLoader | None = None,
+    pairs: Pairs | None = None,
+    checkpoint: Checkpoint | None = None,
     device: str = "cpu",
 ) -> tuple[Backbone, ClusterHead, pd.DataFrame]:
     backbone, head = model or make_model()
@@ -92,10 +108,11 @@ def train(
         backbone,
         head,
         loader or make_loader(),
-        make_pairs(),
+        pairs or make_pairs(),
         settings,
         seed=seed,
         device=torch.device(device),
+        checkpoint=checkpoint,
     )
     return backbone, head, history
 
@@ -261,7 +278,191 @@ def test_an_image_that_was_dropped_comes_another_epoch() -> None:
     assert set(np.concatenate(anchors).tolist()) == set(range(N_IMAGES))
 
 
+# Negatives within the batch
+
+
+def test_in_batch_negatives_give_the_classes() -> None:
+    settings = replace(SETTINGS, epochs=20, lambda_ent=10.0)
+    backbone, head, history = train(settings=settings, pairs=make_pairs(in_batch=True))
+    pixels = next(make_loader().batches([np.arange(N_IMAGES)], np.random.default_rng(0)))
+    with torch.no_grad():
+        clusters = head(backbone(pixels)).argmax(1).numpy()
+    assert cluster_accuracy(LABELS, clusters) > 0.95
+    assert history["loss_neg"].iloc[-1] < history["loss_neg"].iloc[0]
+
+
+def test_in_batch_pairs_draw_no_negatives() -> None:
+    pairs, drawn = make_pairs(in_batch=True), make_pairs()
+    batches = pairs.draw_epoch(16, np.random.default_rng(0))
+    assert [rows.shape for rows in batches] == [(2, 16)] * 4
+    expected = drawn.draw_epoch(16, np.random.default_rng(0))
+    for rows, others in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(rows, others[:2])
+        is_far = pairs.find_far(rows[0])
+        assert is_far is not None
+        np.testing.assert_array_equal(is_far, LABELS[rows[0]][:, None] != LABELS[rows[0]])
+    assert drawn.find_far(expected[0][0]) is None
+
+
+# Options, against plain loops
+
+
+def first_step(settings: FinetuningSettings) -> dict[str, torch.Tensor]:
+    """Weights after a single step of a head on features that stay."""
+    return weights_of(*train(settings=replace(settings, epochs=1, batch_size=64))[:2])
+
+
+def test_a_constant_schedule_keeps_the_learning_rate() -> None:
+    _, _, history = train(settings=replace(SETTINGS, epochs=4, schedule="constant"))
+    assert history["learning_rate"].tolist() == [1e-3] * 4
+
+
+def test_accumulation_takes_a_step_with_the_mean_gradient() -> None:
+    settings = replace(SETTINGS, trainable="none", epochs=1, batch_size=16, weight_decay=0.0)
+    _, head, history = train(settings=replace(settings, accumulation=3))
+    assert history["step"].tolist() == [2]  # three batches, and the one that is left
+    reference_backbone, reference_head = make_model()
+    pairs, generator = make_pairs(), np.random.default_rng(0)
+    batches = pairs.draw_epoch(16, generator)
+    views = list(make_loader().batches([rows.ravel() for rows in batches], generator))
+    optimizer = torch.optim.Adam(reference_head.parameters(), lr=1e-3)
+    for part, rate in ((views[:3], 1e-3), (views[3:], 0.5e-3)):  # a cosine of two steps
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        for pixels in part:
+            with torch.no_grad():
+                features = reference_backbone(pixels)
+            log_probs = torch.log_softmax(reference_head(features), 1).view(3, 16, -1)
+            loss = positive_loss(log_probs[0], log_probs[1])
+            loss = loss + negative_loss(log_probs[0], log_probs[2])
+            ((loss + 3 * entropy_loss(log_probs[0])) / len(part)).backward()
+        optimizer.step()
+    for ours, theirs in zip(head.parameters(), reference_head.parameters(), strict=True):
+        assert (ours - theirs).abs().max() < 1e-4  # of steps of 1e-3
+
+
+def test_clipping_scales_the_gradient() -> None:
+    # Adam forgets the scale of the first gradient but for its epsilon of 1e-8.
+    free = first_step(replace(SETTINGS, trainable="none"))
+    wide = first_step(replace(SETTINGS, trainable="none", clip_norm=1e9))
+    tight = first_step(replace(SETTINGS, trainable="none", clip_norm=1e-12))
+    start = weights_of(*make_model())
+    name = "head.2.weight"
+    assert torch.equal(free[name], wide[name])
+    assert (free[name] - start[name]).abs().max() > 1e-4
+    assert (tight[name] - start[name]).abs().max() < 1e-6
+
+
+def test_the_past_enters_the_entropy_from_the_second_step_on() -> None:
+    settings = replace(SETTINGS, trainable="none", epochs=1, batch_size=32, learning_rate=0.05)
+    _, _, plain = train(settings=settings)
+    history = train(settings=replace(settings, entropy_momentum=0.9))[2]
+    assert history["loss_ent"].iloc[0] != plain["loss_ent"].iloc[0]
+    reference_backbone, reference_head = make_model()
+    pairs, generator = make_pairs(), np.random.default_rng(0)
+    batches = pairs.draw_epoch(32, generator)
+    views = make_loader().batches([rows.ravel() for rows in batches], generator)
+    optimizer, past, terms = torch.optim.Adam(reference_head.parameters(), lr=0.05), None, []
+    for pixels in views:
+        with torch.no_grad():
+            features = reference_backbone(pixels)
+        log_probs = torch.log_softmax(reference_head(features), 1).view(3, 32, -1)
+        loss = positive_loss(log_probs[0], log_probs[1])
+        loss = loss + negative_loss(log_probs[0], log_probs[2])
+        entropy = entropy_loss(log_probs[0], past, momentum=0.9)
+        mean = log_probs[0].detach().exp().mean(0)
+        past = mean if past is None else 0.1 * mean + 0.9 * past
+        optimizer.zero_grad()
+        (loss + 3 * entropy).backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = 0.025
+        terms.append(float(entropy.detach()))
+    assert history["loss_ent"].iloc[0] == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+def test_bfloat16_trains_to_nearly_the_same_loss() -> None:
+    histories = [train(settings=replace(SETTINGS, precision=p))[2] for p in ("float32", "bfloat16")]
+    exact, near = (history["loss"].to_numpy() for history in histories)
+    assert (exact != near).all()
+    np.testing.assert_allclose(near, exact, rtol=0.02)
+
+
+# Checkpoints
+
+
+class KilledError(Exception):
+    pass
+
+
+class KillingLoader(ViewLoader):
+    """Views up to a batch, at which the training is stopped."""
+
+    left = 0
+
+    def batches(self, *args: Any, **kwargs: Any) -> Iterator[torch.Tensor]:
+        for pixels in super().batches(*args, **kwargs):
+            if self.left == 0:
+                raise KilledError
+            self.left -= 1
+            yield pixels
+
+
+def killing_loader(augmentation: str, n_batches: int) -> KillingLoader:
+    whole = make_loader()
+    loader = KillingLoader(whole.images, whole.view, augmentation=augmentation)
+    loader.left = n_batches
+    return loader
+
+
+@pytest.mark.parametrize("augmentation", ["warp", "scan"])
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    augmentation: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(SETTINGS, epochs=4, entropy_momentum=0.5, weight_decay=0.01)
+    loader = make_loader(augmentation)
+    backbone, head, history = train(settings=settings, loader=loader)
+    expected = weights_of(backbone, head)
+    path = tmp_path / "checkpoint.pt"
+    for n_batches in (0, 1, 3, 1, 1):  # two batches an epoch: stopped in epochs 1, 1, 2, 2, 2
+        with pytest.raises(KilledError):
+            train(
+                settings=settings,
+                loader=killing_loader(augmentation, n_batches),
+                checkpoint=Checkpoint(path, key="k"),
+            )
+    with caplog.at_level(logging.INFO, "unic"):
+        backbone, head, resumed = train(
+            settings=settings, loader=loader, checkpoint=Checkpoint(path, key="k")
+        )
+    assert "goes on after epoch 1" in caplog.text
+    found = weights_of(backbone, head)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    tables = [table.drop(columns="images_per_second") for table in (resumed, history)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", key="k")
+    expected = weights_of(*train(checkpoint=checkpoint)[:2])
+    again = weights_of(*train(loader=killing_loader("none", 0), checkpoint=checkpoint)[:2])
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
 # Warnings and refusals
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"schedule": "step"}, "must be cosine or constant, got step"),
+        ({"accumulation": 0}, "at least 1, got 0"),
+        ({"entropy_momentum": 1.0}, r"at least 0 and below 1, got 1\.0"),
+        ({"precision": "half"}, "got half"),
+    ],
+)
+def test_refuses_settings_out_of_range(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(settings=replace(SETTINGS, **setting))
 
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unic.losses import entropy_loss, log_similarity, negative_loss, positive_loss
+from unic.losses import (
+    batch_negative_loss,
+    entropy_loss,
+    log_similarity,
+    negative_loss,
+    positive_loss,
+)
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 PAIR_LOSSES = pytest.mark.parametrize("loss", [positive_loss, negative_loss])
@@ -172,3 +178,96 @@ def test_positive_loss_keeps_its_gradient_where_no_cluster_is_shared() -> None:
     positive_loss(log_probs[:1], log_probs[1:]).backward()
     assert logits.grad is not None
     assert float(logits.grad.abs().sum()) > 0.1
+
+
+# Negatives within a batch
+
+
+def draw_far(n_images: int, share: float, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    is_far = torch.rand(n_images, n_images, generator=generator) < share
+    return is_far.fill_diagonal_(False)
+
+
+@PRECISIONS
+def test_batch_negatives_equal_plain_loops(dtype: torch.dtype) -> None:
+    log_probs, is_far = draw_log_probs(9, 4, dtype=dtype), draw_far(9, 0.5)
+    is_far[3] = False  # no negative in the batch
+    probs, means = log_probs.double().exp().tolist(), []
+    for i in range(9):
+        terms = [
+            -math.log(1 - sum(p * q for p, q in zip(probs[i], probs[j], strict=True)))
+            for j in range(9)
+            if is_far[i, j]
+        ]
+        means += [sum(terms) / len(terms)] if terms else []
+    assert len(means) == 8
+    found = float(batch_negative_loss(log_probs, is_far))
+    assert found == pytest.approx(sum(means) / 8, rel=1e-5)
+
+
+def test_one_batch_negative_each_is_a_drawn_negative() -> None:
+    log_probs, others = draw_log_probs(6, 5), torch.tensor([3, 5, 1, 0, 2, 4])
+    is_far = torch.zeros(6, 6, dtype=torch.bool)
+    is_far[torch.arange(6), others] = True
+    expected = negative_loss(log_probs, log_probs[others])
+    torch.testing.assert_close(batch_negative_loss(log_probs, is_far), expected)
+
+
+def test_batch_negatives_have_the_expectation_of_drawn_ones() -> None:
+    log_probs, is_far = draw_log_probs(12, 5), draw_far(12, 0.6)
+    weights = is_far.double()
+    total = torch.zeros((), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(4000):
+        drawn = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        total += negative_loss(log_probs, log_probs[drawn])
+    torch.testing.assert_close(
+        total / 4000, batch_negative_loss(log_probs, is_far), rtol=0.02, atol=0
+    )
+
+
+def test_gradient_of_batch_negatives() -> None:
+    log_probs, is_far = draw_log_probs(5, 4).requires_grad_(), draw_far(5, 0.5)
+    assert torch.autograd.gradcheck(lambda p: batch_negative_loss(p, is_far), (log_probs,))
+
+
+def test_batch_negatives_stay_finite_where_predictions_are_certain_or_none_is_far() -> None:
+    log_probs = one_hot([0, 0, 1], 3).requires_grad_()
+    loss = batch_negative_loss(log_probs, ~torch.eye(3, dtype=torch.bool))
+    loss.backward()
+    assert loss.isfinite()
+    assert log_probs.grad is not None
+    assert log_probs.grad.isfinite().all()
+    none = batch_negative_loss(log_probs, torch.zeros(3, 3, dtype=torch.bool))
+    assert float(none.detach()) == 0.0
+
+
+# Past predictions
+
+
+def test_entropy_with_a_past_is_that_of_the_weighted_mean() -> None:
+    log_probs, past = draw_log_probs(7, 5), torch.tensor([0.1, 0.5, 0.2, 0.1, 0.1]).double()
+    mean = 0.3 * log_probs.exp().mean(0) + 0.7 * past
+    expected = math.log(5) + float((mean * mean.log()).sum())
+    assert float(entropy_loss(log_probs, past, momentum=0.7)) == pytest.approx(expected, rel=1e-9)
+    plain = entropy_loss(log_probs)
+    torch.testing.assert_close(entropy_loss(log_probs, past, momentum=0.0), plain)
+
+
+def test_the_gradient_of_the_entropy_is_taken_at_the_weighted_mean_unscaled() -> None:
+    past = torch.tensor([0.1, 0.5, 0.2, 0.1, 0.1]).double()
+    log_probs = draw_log_probs(7, 5).requires_grad_()
+    entropy_loss(log_probs, past, momentum=0.7).backward()
+    probs = log_probs.detach().exp()
+    mean = 0.3 * probs.mean(0) + 0.7 * past
+    expected = (mean.log() + 1) * probs / 7  # d sum(m log m) by d log p, where dm = dp / 7
+    assert log_probs.grad is not None
+    torch.testing.assert_close(log_probs.grad, expected)
+
+
+def test_the_entropy_with_a_past_stays_finite_at_zero() -> None:
+    log_probs = one_hot([0, 0], 3).requires_grad_()
+    entropy_loss(log_probs, torch.tensor([1.0, 0.0, 0.0]), momentum=0.5).backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.isfinite().all()

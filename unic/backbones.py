@@ -14,6 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unic.class_token import TOLERANCE as CLASS_TOKEN_TOLERANCE
+from unic.class_token import ClassTokenBlock, TrunkOutput, block_error, refusal
+
 LAST_STAGES = ("layer4", "s4")  # ResNet, RegNet
 BLOCK_STACKS = ("stages", "blocks", "layers")  # ConvNeXt; ViT, EfficientNet; Swin
 HEAD_STD = 0.02
@@ -55,6 +58,7 @@ class Backbone(nn.Module):
         trunk = _without(model, self.block, self._cut, after)
         self._trunk = [trunk]  # in a list: no module of its own
         self._check_cut(probe.flip(0, 3))
+        self._class_token_block = self._prove_class_token(probe)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Everything before the last block: ``(b, 3, s, s)`` to tokens or a feature map."""
@@ -64,10 +68,42 @@ class Backbone(nn.Module):
     def last_block(self, tokens: Tensor) -> Tensor:
         """Last block, final norm and pooling: the trunk's latest output to features ``(b, d)``."""
         args, kwargs = self._cut.further  # such as rotary positions
-        tokens = self.block(tokens, *args, **kwargs)
-        for module in self._after:
-            tokens = module(tokens)
-        return self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        return self._finish(self.block(tokens, *args, **kwargs))
+
+    @property
+    def has_class_token_path(self) -> bool:
+        """Whether :meth:`features_of` computes the class token alone."""
+        return self._class_token_block is not None
+
+    def prepare(self, images: Tensor, *, precision: torch.dtype = torch.float32) -> TrunkOutput:
+        """What :meth:`features_of` is given: the trunk's output, normalized where that serves.
+
+        Args:
+            images: Shape ``(b, 3, s, s)``, normalized.
+            precision: What the products of the trunk are computed in, float32 or bfloat16.
+
+        Returns:
+            Of float32 in either case; plain where a gradient is to go through it.
+        """
+        is_half = precision == torch.bfloat16
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=is_half):
+            tokens = self.trunk(images)
+        tokens = tokens.float()
+        block = self._class_token_block
+        if block is None or tokens.requires_grad:
+            return TrunkOutput(tokens)
+        return block.split(tokens)
+
+    def features_of(self, output: TrunkOutput) -> Tensor:
+        """Features ``(b, d)`` of the views that gave this output.
+
+        Where the features are the class token of a plain vision transformer, the last block
+        computes it alone (see :class:`unic.class_token.ClassTokenBlock`); otherwise this is
+        :meth:`last_block`.
+        """
+        if output.class_token is None or self._class_token_block is None:
+            return self.last_block(output.tokens)
+        return self._finish(self._class_token_block(output)[:, None])
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of normalized images: ``(b, 3, s, s)`` to ``(b, d)``."""
@@ -83,6 +119,28 @@ class Backbone(nn.Module):
         self.model.requires_grad_(part == "all")
         if part == "last_block":
             self.block.requires_grad_(True)
+
+    def _finish(self, tokens: Tensor) -> Tensor:
+        """Final norm and pooling."""
+        for module in self._after:
+            tokens = module(tokens)
+        return self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def _prove_class_token(self, probe: Tensor) -> ClassTokenBlock | None:
+        """The last block for its class token, if on a probe that gives the same features."""
+        reason = refusal(self.model, self.block)
+        if reason is None:
+            tokens = self.trunk(probe)
+            error = block_error(self.block, tokens)
+            alone, whole = self._finish(tokens[:, :1]), self._finish(tokens)
+            is_same = torch.allclose(alone, whole, rtol=TOLERANCE, atol=1e-6)
+            if error < CLASS_TOKEN_TOLERANCE and is_same:
+                log.info("the last block computes its class token alone (error %.0e)", error)
+                return ClassTokenBlock(self.block)
+            reason = f"its features differ (block {error:.0e}, pooling agrees: {is_same})"
+        log.info("the last block is computed whole: %s", reason)
+        return None
 
     @torch.no_grad()
     def _check_cut(self, probe: Tensor) -> None:

@@ -33,6 +33,13 @@ STAGES = {
     "mine_neighbors": Stage(("neighbors",), ("extract_features",)),
     "clean_neighbors": Stage(("cleaning",), ("mine_neighbors",)),
     "index_negatives": Stage(("negatives",), ("mine_neighbors", "split_labels")),
+    "extract_tokens": Stage(
+        (
+            *("data.name", "data.root", *VIEW, "backbone"),
+            *(f"finetuning.{key}" for key in ("augmentation", "views", "token_dtype", "precision")),
+        ),
+        ("pretrain",),
+    ),
     "finetune": Stage(
         ("finetuning", "n_clusters"), ("clean_neighbors", "index_negatives", "split_labels")
     ),
@@ -237,6 +244,17 @@ def _check_together(where: str, settings: Settings) -> None:
         )
     if settings["data"]["name"] != "digits" and settings["data"]["root"] is None:
         raise ValueError(f"{where}.data.root must be set for data.name {settings['data']['name']}")
+    finetuning = settings["finetuning"]
+    if finetuning["views"] != "fresh" and finetuning["trainable"] == "all":
+        raise ValueError(
+            f"{where}.finetuning: views must be fresh where trainable is all, got "
+            f"{finetuning['views']}"
+        )
+    if finetuning["batch_size"] % settings["machine"]["processes"]:
+        raise ValueError(
+            f"{where}: finetuning.batch_size must be a multiple of machine.processes, got "
+            f"{finetuning['batch_size']} and {settings['machine']['processes']}"
+        )
     if settings["gcd"] is not None and "old_classes" not in settings["gcd"]:
         raise ValueError(f"{where}.gcd.old_classes must be set")
     old = settings["gcd"]["old_classes"] if settings["gcd"] else []

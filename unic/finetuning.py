@@ -1,50 +1,47 @@
 """The training engine: last block and head learn clusters from neighbors (Eqs. 5-9)."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from unic.backbones import Backbone, ClusterHead
+from unic.checkpoints import Checkpoint
+from unic.class_token import TrunkOutput
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
-from unic.losses import entropy_loss, negative_loss, positive_loss
+from unic.devices import choose_precision
+from unic.far_pairs import FarPairs
+from unic.models import Model
 from unic.negatives import NegativeSampler
+from unic.processes import ALONE, Processes
+from unic.snapshots import Snapshots
+from unic.tokens import CachedViews
+from unic.trainer import FinetuningSettings, Trainer
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class FinetuningSettings:
-    """Settings of :func:`finetune`; the paper's values are the defaults of the configuration."""
-
-    trainable: str  # none, last_block or all
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    lambda_pos: float
-    lambda_neg: float
-    lambda_ent: float
+TERMS = ("loss", "loss_pos", "loss_neg", "loss_ent")
 
 
 class Pairs:
-    """Anchors with one positive and one negative each, redrawn every epoch.
+    """Anchors with a positive each, and with a negative each unless these are in the batch.
 
     Args:
         positives: Draws positives (cleaned neighbors, or labeled images of the same class).
-        negatives: Draws negatives, from a stored set or from all far images.
+        negatives: Draws negatives, from a stored set or from all far images; or tells which images
+            of a batch are far from each other.
     """
 
-    def __init__(self, positives: PositiveSampler, negatives: NegativeSampler):
+    def __init__(self, positives: PositiveSampler, negatives: NegativeSampler | FarPairs):
         self.positives, self.negatives = positives, negatives
 
     def draw_epoch(
@@ -53,84 +50,106 @@ class Pairs:
         """Batches of rows ``[anchors, positives, negatives]``, shape ``(3, b)`` each.
 
         Every image is an anchor once, in random order; a last batch that is not full is dropped,
-        because the entropy of a small batch is far from that of the data set.
+        because the entropy of a small batch is far from that of the data set. There is no row of
+        negatives where they are in the batch: shape ``(2, b)``.
         """
         n = self.positives.n_images
         batch_size = min(batch_size, n)
         anchors = generator.permutation(n)[: n - n % batch_size]
-        positives = self.positives.sample(anchors, generator)
-        negatives = self.negatives.sample(anchors, generator)
-        rows = np.stack([anchors, positives, negatives])  # (3, n)
-        return np.split(rows, len(anchors) // batch_size, axis=1)
+        drawn = [anchors, self.positives.sample(anchors, generator)]
+        if not isinstance(self.negatives, FarPairs):
+            drawn.append(self.negatives.sample(anchors, generator))
+        return np.split(np.stack(drawn), len(anchors) // batch_size, axis=1)
+
+    def find_far(self, anchors: NDArray[np.int64]) -> Tensor | None:
+        """Which anchors are negatives of which, ``(b, b)``; None where negatives are drawn."""
+        return self.negatives.is_far(anchors) if isinstance(self.negatives, FarPairs) else None
 
 
 def finetune(
     backbone: Backbone,
     head: ClusterHead,
-    loader: ViewLoader,
+    views: ViewLoader | CachedViews,
     pairs: Pairs,
     settings: FinetuningSettings,
     *,
     seed: int,
     device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    snapshots: Snapshots | None = None,
+    processes: Processes = ALONE,
 ) -> pd.DataFrame:
     """Train backbone and head in place by Eq. 9.
 
     ``lambda_pos L_pos + lambda_neg L_neg + lambda_ent L_ent`` is minimized by Adam, the learning
     rate falling to 0 along a cosine over all steps. No label is read but those that GCD gives,
-    and the last epoch is kept.
+    and the last epoch is kept. The frozen trunk sees the views of a batch in one pass that keeps
+    no graph, or its outputs come from a cache; the losses are in float32.
 
     Args:
         backbone: Cut backbone; ``settings.trainable`` says what of it is trained.
         head: From features to logits.
-        loader: Views of the training images.
+        views: Views of the training images, or what the trunk gave for some of each.
         pairs: Draws positives and negatives.
-        settings: See :class:`FinetuningSettings`.
+        settings: See :class:`unic.trainer.FinetuningSettings`.
         seed: Of the order, the pairs and the views.
         device: Where to train.
+        checkpoint: Where the state is kept after each epoch; a training that was stopped goes on
+            from there, to the same weights.
+        snapshots: Where the model is kept every few epochs, for looking on.
+        processes: This process and those that train along with it; all give the same arguments.
 
     Returns:
         A row per epoch: ``epoch, step, loss, loss_pos, loss_neg, loss_ent, entropy,
-        used_clusters, learning_rate, images_per_second``. Losses are means over the epoch.
-        ``used_clusters`` counts the clusters that are the first choice of an anchor.
+        used_clusters, learning_rate, images_per_second``. Losses are means over the epoch, all
+        of them at least 0. ``used_clusters`` counts the clusters that are the first choice of an
+        anchor, ``step`` those of the optimizer.
 
     Raises:
         FloatingPointError: If the loss is no longer finite.
+        ValueError: If a setting is out of its range, or all of the backbone is to be trained on
+            cached outputs of its trunk.
     """
+    _check_settings(settings, views)
     generator = np.random.default_rng(seed)
     backbone.to(device).set_trainable(settings.trainable)
     head.to(device)
-    steps = len(pairs.draw_epoch(settings.batch_size, np.random.default_rng(0))) * settings.epochs
-    optimizer, scheduler = _make_optimizer(backbone, head, settings, steps)
-    history = []
-    for epoch in tqdm(range(settings.epochs), f"seed {seed}", disable=None):
-        started, terms = time.perf_counter(), []
+    n_batches = len(pairs.draw_epoch(settings.batch_size, np.random.default_rng(0)))
+    trainer = Trainer(backbone, head, settings, n_batches, processes)
+    source = _Source(backbone, views, settings, device, processes)
+    history = _resume(checkpoint, trainer, generator)
+    epochs = range(len(history), settings.epochs)
+    is_shown = None if processes.rank == 0 else True
+    for epoch in tqdm(
+        epochs, f"seed {seed}", settings.epochs, initial=len(history), disable=is_shown
+    ):
+        started, rate = time.perf_counter(), trainer.rate
         batches = pairs.draw_epoch(settings.batch_size, generator)
-        views = loader.batches([rows.ravel() for rows in batches], generator)
         used = torch.zeros(head.n_clusters, dtype=torch.bool, device=device)
-        rate = scheduler.get_last_lr()[0]
-        for log_probs in _predictions(backbone, head, views, settings.trainable, device):
-            loss, parts = _loss(log_probs, settings)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            used[log_probs[0].argmax(1)] = True
-            terms.append(parts)
+        terms = []
+        for rows, output in zip(batches, source.outputs(batches, generator), strict=True):
+            predictions, losses = trainer.train(output, len(rows), pairs.find_far(rows[0]))
+            used[predictions] = True
+            terms.append(losses)
+        trainer.step()
         means = torch.stack(terms).mean(0).tolist()
-        n_images = 3 * sum(rows.shape[1] for rows in batches)
         history.append(
             {
                 "epoch": epoch + 1,
-                "step": (epoch + 1) * len(batches),
-                **dict(zip(("loss", "loss_pos", "loss_neg", "loss_ent"), means, strict=True)),
-                "entropy": float(np.log(len(used))) - means[3],
+                "step": trainer.n_steps,
+                **dict(zip(TERMS, means, strict=True)),
+                "entropy": math.log(len(used)) - means[3],
                 "used_clusters": int(used.sum()),
                 "learning_rate": rate,
-                "images_per_second": n_images / (time.perf_counter() - started),
+                "images_per_second": sum(r.size for r in batches) / (time.perf_counter() - started),
             }
         )
         _check_epoch(history[-1], len(used))
+        if snapshots is not None and processes.rank == 0:
+            snapshots.save(Model(backbone, head), epoch + 1)
+        if checkpoint is not None and processes.rank == 0:
+            generators = generator.bit_generator.state
+            checkpoint.save(trainer.state() | {"generator": generators, "history": history})
     return pd.DataFrame(history)
 
 
@@ -140,45 +159,68 @@ def read_histories(paths: Sequence[str | Path], *, seeds: Sequence[int]) -> pd.D
     return pd.concat(tables, ignore_index=True)
 
 
-def _make_optimizer(
-    backbone: Backbone, head: ClusterHead, settings: FinetuningSettings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    parameters = [p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad]
-    optimizer = torch.optim.Adam(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    return optimizer, scheduler
+class _Source:
+    """What the trunk gives for this process's share of each batch."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        views: ViewLoader | CachedViews,
+        settings: FinetuningSettings,
+        device: torch.device,
+        processes: Processes,
+    ):
+        self.backbone, self.views, self.device = backbone, views, device
+        self.processes, self.has_gradient = processes, settings.trainable == "all"
+        self.precision = torch.float32
+        if isinstance(views, ViewLoader):
+            is_transformer = backbone.has_class_token_path
+            self.precision = choose_precision(
+                settings.precision, device, is_transformer=is_transformer
+            )
+
+    def outputs(
+        self, batches: Sequence[NDArray[np.int64]], generator: np.random.Generator
+    ) -> Iterator[TrunkOutput]:
+        positions = None
+        if self.processes.size > 1:
+            positions = self.processes.share(*batches[0].shape)
+        if isinstance(self.views, CachedViews):
+            yield from self.views.batches(batches, generator, positions=positions)
+            return
+        raveled = [rows.ravel() for rows in batches]
+        for pixels in self.views.batches(raveled, generator, positions=positions):
+            with torch.set_grad_enabled(self.has_gradient):
+                moved = pixels.to(self.device, non_blocking=True)
+                output = self.backbone.prepare(moved, precision=self.precision)
+            yield output
 
 
-def _predictions(
-    backbone: Backbone,
-    head: nn.Module,
-    views: Iterator[Tensor],
-    trainable: str,
-    device: torch.device,
-) -> Iterator[Tensor]:
-    """Log-probabilities of anchors, positives and negatives (Eq. 5), ``(3, b, c)`` a batch.
-
-    The three go through the network as one batch; the frozen part keeps no graph.
-    """
-    for pixels in views:
-        with torch.set_grad_enabled(trainable == "all"):
-            tokens = backbone.trunk(pixels.to(device, non_blocking=True))
-        with torch.set_grad_enabled(trainable != "none"):
-            features = backbone.last_block(tokens)  # (3b, d)
-        log_probs = torch.log_softmax(head(features.float()), dim=1)  # (3b, c)
-        yield log_probs.view(3, -1, log_probs.shape[1])
+def _resume(
+    checkpoint: Checkpoint | None, trainer: Trainer, generator: np.random.Generator
+) -> list[dict[str, float]]:
+    """Take up the state of a stopped training; the rows of its history."""
+    state = None if checkpoint is None else checkpoint.load()
+    if state is None:
+        return []
+    trainer.load(state)
+    generator.bit_generator.state = state["generator"]
+    history: list[dict[str, float]] = state["history"]
+    log.info("the training goes on after epoch %d", len(history))
+    return history
 
 
-def _loss(log_probs: Tensor, settings: FinetuningSettings) -> tuple[Tensor, Tensor]:
-    """Eq. 9 and its detached terms ``[loss, L_pos, L_neg, L_ent]``."""
-    anchors, positives, negatives = log_probs
-    pos = positive_loss(anchors, positives)
-    neg = negative_loss(anchors, negatives)
-    ent = entropy_loss(anchors)
-    loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
-    return loss, torch.stack([loss, pos, neg, ent]).detach()
+def _check_settings(settings: FinetuningSettings, views: ViewLoader | CachedViews) -> None:
+    if settings.schedule not in ("cosine", "constant"):
+        raise ValueError(f"schedule must be cosine or constant, got {settings.schedule}")
+    if settings.accumulation < 1:
+        raise ValueError(f"accumulation must be at least 1, got {settings.accumulation}")
+    if not 0 <= settings.entropy_momentum < 1:
+        raise ValueError(
+            f"entropy_momentum must be at least 0 and below 1, got {settings.entropy_momentum}"
+        )
+    if settings.trainable == "all" and isinstance(views, CachedViews):
+        raise ValueError("trainable must be none or last_block with cached views, got all")
 
 
 def _check_epoch(row: dict[str, float], n_clusters: int) -> None:

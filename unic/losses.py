@@ -47,18 +47,45 @@ def negative_loss(anchor_log_probs: Tensor, negative_log_probs: Tensor) -> Tenso
     return -torch.log1p(-similarity.clamp(max=MAX_SIMILARITY)).mean()
 
 
-def entropy_loss(log_probs: Tensor) -> Tensor:
+def batch_negative_loss(log_probs: Tensor, is_far: Tensor) -> Tensor:
+    """Binary cross-entropy of ``<y_i, y_j>`` against 0 over the far pairs of a batch (UNIC, Eq. 6).
+
+    ``L_neg = mean_i mean_{j far from i} -log(1 - <y_i, y_j>)``, the inner mean being that of
+    Eq. 7 over the far set. An anchor without a far image in the batch does not count.
+
+    Args:
+        log_probs: Shape ``(b, c)``, log-probabilities of the anchors.
+        is_far: Shape ``(b, b)``, bool, whether image ``j`` is a negative of anchor ``i``.
+    """
+    probs = log_probs.exp()  # (b, c)
+    losses = -torch.log1p(-(probs @ probs.T).clamp(max=MAX_SIMILARITY))  # (b, b)
+    n_far = is_far.sum(1)  # (b,)
+    means = (losses * is_far).sum(1) / n_far.clamp(min=1)  # (b,)
+    return means.sum() / (n_far > 0).sum().clamp(min=1)
+
+
+def entropy_loss(log_probs: Tensor, past: Tensor | None = None, *, momentum: float = 0.0) -> Tensor:
     """What the mean prediction lacks of maximal entropy (UNIC, Eq. 8): ``log K - H(mean_i y_i)``.
 
     The paper's Eq. 9 adds ``H`` itself to a minimized sum, which read literally collapses all
     images into one cluster; as SCAN does, the entropy is maximized. The constant ``log K``
     makes the term 0 when the clusters are used evenly and positive otherwise.
 
+    With a mean ``r`` of past batches the entropy is that of ``(1 - momentum) mean_i y_i +
+    momentum r``, less noisy where a batch is small beside K. Its gradient with respect to
+    ``mean_i y_i`` is taken there and not scaled by ``1 - momentum``, so the term keeps its weight.
+
     Args:
         log_probs: Shape ``(b, c)``, log-probabilities.
+        past: Shape ``(c,)``, mean prediction of past batches, without gradient.
+        momentum: Share of ``past``, in [0, 1).
     """
     n_images, n_clusters = log_probs.shape
     # In log space: the gradient of p log p is not finite where p is rounded to 0.
     log_mean_probs = torch.logsumexp(log_probs, dim=0) - math.log(n_images)  # (c,)
-    entropy = -(log_mean_probs.exp() * log_mean_probs).sum()
+    mean_probs = log_mean_probs.exp()
+    if past is not None:
+        mean_probs = mean_probs + momentum * (past - mean_probs).detach()
+        log_mean_probs = mean_probs.clamp(min=torch.finfo(mean_probs.dtype).tiny).log()
+    entropy = -(mean_probs * log_mean_probs).sum()
     return math.log(n_clusters) - entropy

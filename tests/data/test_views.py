@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import CenterCrop, InterpolationMode, Resize
 
-from unic.data.views import CROP_RATIO, CROP_SCALE, WARP_SHIFT, View, prepare_image, warp_batch
+from unic.data.views import (
+    CROP_RATIO,
+    CROP_SCALE,
+    WARP_SHIFT,
+    View,
+    draw_warps,
+    prepare_image,
+    warp_batch,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUGMENTATIONS = ["none", "gcd", "scan", "warp"]
@@ -174,7 +182,7 @@ def test_scan_jitters_colors_four_times_in_five() -> None:
 
 
 def warp(pixels: Tensor, seed: int = 0) -> Tensor:
-    return warp_batch(pixels, torch.Generator().manual_seed(seed))
+    return warp_batch(pixels, draw_warps(len(pixels), torch.Generator().manual_seed(seed)))
 
 
 def gradients(n_images: int) -> Tensor:

@@ -51,6 +51,18 @@ def test_every_experiment_plans_and_gcd_shares_mining(fresh_project: Project) ->
     assert both["finetune"] == 6
 
 
+def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(
+    fresh_project: Project,
+) -> None:
+    edit(fresh_project, "config/tiny.yaml", "epochs: 1", "views: 2\n      epochs: 1")
+    settings = fresh_project.folder / "config/tiny.yaml"
+    settings.write_text(settings.read_text() + "    negatives: {draw: in_batch}\n")
+    planned = fresh_project.plan(TARGET, "results/tiny/seed0/progress.csv")
+    assert planned["extract_tokens"] == planned["follow_training"] == planned["finetune"] == 1
+    assert planned["mine_neighbors"] == 1
+    assert "index_negatives" not in planned
+
+
 def test_second_run_does_nothing(finished_project: Project) -> None:
     assert finished_project.plan(TARGET) == {}
 

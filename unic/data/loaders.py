@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unic.data.datasets import Images
-from unic.data.views import RANDOM_CROPS, View, prepare_image, warp_batch
+from unic.data.views import RANDOM_CROPS, View, draw_warps, prepare_image, warp_batch
 
 MEMORY_LIMIT = 1 << 30  # bytes of prepared images that a loader keeps
+Part = slice | NDArray[np.int64]  # which images of a batch
 AHEAD = 2  # batches that are prepared before they are asked for
 
 
@@ -35,13 +36,19 @@ class ViewLoader:
         self._prepared: Tensor | None = None
 
     def batches(
-        self, rows: Iterable[NDArray[np.int64]], generator: np.random.Generator
+        self,
+        rows: Iterable[NDArray[np.int64]],
+        generator: np.random.Generator,
+        *,
+        positions: NDArray[np.int64] | None = None,
     ) -> Iterator[Tensor]:
         """Views of the images in each array of rows.
 
         Args:
             rows: Arrays of image rows, a batch each.
             generator: Source of the views' seeds.
+            positions: Which images of every batch to give; all by default. The views are those
+                that the whole batch would have, so that processes can share a batch out.
 
         Yields:
             float32, shape ``(b, 3, image_size, image_size)``, normalized, on the CPU.
@@ -49,39 +56,41 @@ class ViewLoader:
         Raises:
             ValueError: If an image cannot be decoded; names the file.
         """
-        for pixels in self._pixel_batches(list(rows), generator):
+        whole = list(rows)
+        part = slice(None) if positions is None else positions
+        for batch, pixels in zip(whole, self._pixel_batches(whole, generator, part), strict=True):
             if self.augmentation == "warp":
                 seed = int(generator.integers(2**63))
-                pixels = warp_batch(pixels, torch.Generator().manual_seed(seed))
+                draws = draw_warps(len(batch), torch.Generator().manual_seed(seed))
+                pixels = warp_batch(pixels, draws[part])
             yield self.view.normalize(pixels)
 
     def _pixel_batches(
-        self, rows: Sequence[NDArray[np.int64]], generator: np.random.Generator
+        self, rows: Sequence[NDArray[np.int64]], generator: np.random.Generator, part: Part
     ) -> Iterator[Tensor]:
         if self._is_cacheable():
             if self._prepared is None:
                 every = [np.arange(len(self.images))]
-                self._prepared = next(iter(self._load(every, generator)))
-            yield from (self._prepared[torch.from_numpy(batch)] for batch in rows)
+                self._prepared = next(iter(self._load(every, generator, slice(None))))
+            yield from (self._prepared[torch.from_numpy(batch[part])] for batch in rows)
         else:
-            yield from self._load(rows, generator)
+            yield from self._load(rows, generator, part)
 
     def _is_cacheable(self) -> bool:
         n_bytes = len(self.images) * 3 * self.view.image_size**2
         return self.augmentation not in RANDOM_CROPS and n_bytes <= MEMORY_LIMIT
 
     def _load(
-        self, rows: Sequence[NDArray[np.int64]], generator: np.random.Generator
+        self, rows: Sequence[NDArray[np.int64]], generator: np.random.Generator, part: Part
     ) -> Iterator[Tensor]:
         """Prepare batches in threads, a few batches ahead; decoding and resizing free the GIL."""
         pool = ThreadPoolExecutor(self.n_workers)
         pending: deque[list[Future[Tensor]]] = deque()
         try:
             for batch in rows:
-                seeds = self._draw_seeds(len(batch), generator)
-                pending.append(
-                    [pool.submit(self._prepare, *r) for r in zip(batch, seeds, strict=True)]
-                )
+                seeds = self._draw_seeds(len(batch), generator)[part].tolist()
+                drawn = zip(batch[part], seeds, strict=True)
+                pending.append([pool.submit(self._prepare, *r) for r in drawn])
                 if len(pending) > AHEAD:
                     yield _stack(pending.popleft())
             while pending:
@@ -89,10 +98,10 @@ class ViewLoader:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _draw_seeds(self, n_seeds: int, generator: np.random.Generator) -> list[int]:
+    def _draw_seeds(self, n_seeds: int, generator: np.random.Generator) -> NDArray[np.int64]:
         if self.augmentation not in RANDOM_CROPS:
-            return [0] * n_seeds
-        return generator.integers(2**63, size=n_seeds).tolist()
+            return np.zeros(n_seeds, dtype=np.int64)
+        return generator.integers(2**63, size=n_seeds)
 
     def _prepare(self, row: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

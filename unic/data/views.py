@@ -70,7 +70,12 @@ def prepare_image(
     return vision.center_crop(image, [view.image_size, view.image_size])
 
 
-def warp_batch(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def draw_warps(n_images: int, generator: torch.Generator) -> Tensor:
+    """What :func:`warp_batch` needs for each of ``n`` images: ``(n, 6)``, uniform in [-1, 1)."""
+    return torch.rand(n_images, 6, generator=generator) * 2 - 1
+
+
+def warp_batch(pixels: Tensor, draws: Tensor) -> Tensor:
     """Rotate, shift, scale and shear each image of a batch a little, without flips.
 
     Angles within 12 degrees, shifts within 8 % of the side, scales 0.85 to 1.15 for each axis,
@@ -78,12 +83,12 @@ def warp_batch(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         pixels: Shape ``(b, 3, s, s)``, any dtype.
-        generator: On the CPU.
+        draws: Shape ``(b, 6)``, of :func:`draw_warps`.
 
     Returns:
         float32, shape ``(b, 3, s, s)``, in the range of the input.
     """
-    draws = torch.rand(len(pixels), 6, generator=generator).to(pixels.device) * 2 - 1  # (b, 6)
+    draws = draws.to(pixels.device)
     angle = draws[:, 0] * math.radians(WARP_DEGREES)
     shear = draws[:, 1] * WARP_SHEAR
     middle, half = sum(WARP_SCALE) / 2, (WARP_SCALE[1] - WARP_SCALE[0]) / 2

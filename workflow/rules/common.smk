@@ -59,7 +59,7 @@ def weight_files(wildcards):
 
 
 def negative_files(wildcards):
-    """What finetuning draws negatives from: a set drawn once, or all far images each epoch."""
+    """What finetuning takes negatives from: a set drawn once, or all far images."""
     if value("negatives.draw")(wildcards) == "once":
         negatives = artifact("index_negatives", "negatives.zarr/zarr.json")
         return {"negatives": negatives(wildcards)}
@@ -117,9 +117,18 @@ def model(wildcards):
     }
 
 
+def token_files(wildcards):
+    """Cached views of the images, where the training draws from these."""
+    if settings_of(wildcards)["finetuning"]["views"] == "fresh":
+        return {}
+    return {"tokens": artifact("extract_tokens", "tokens.json")(wildcards)}
+
+
 def training(wildcards):
     """The settings of the training itself."""
-    elsewhere = ("augmentation", "head_width")
+    elsewhere = (
+        *("augmentation", "head_width", "views", "token_dtype", "snapshot_every"),
+    )
     finetuning = settings_of(wildcards)["finetuning"]
     return {key: finetuning[key] for key in finetuning if key not in elsewhere}
 
@@ -151,6 +160,11 @@ def all_predictions(wildcards):
 def gpus(wildcards):
     """How many GPUs a heavy job asks for; jobs on the CPU need not wait for one."""
     return 0 if settings_of(wildcards)["machine"]["device"] == "cpu" else 1
+
+
+def training_gpus(wildcards):
+    """How many GPUs the training asks for, one a process."""
+    return gpus(wildcards) * settings_of(wildcards)["machine"]["processes"]
 
 
 def script_digest(script):

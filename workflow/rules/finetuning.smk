@@ -1,7 +1,45 @@
+rule extract_tokens:
+    input:
+        unpack(weight_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header="results/{experiment}/tokens.json",
+        tokens="results/{experiment}/tokens.bin",
+    log:
+        "logs/{experiment}/extract_tokens.log",
+    benchmark:
+        "logs/{experiment}/extract_tokens.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        augmentation=value("finetuning.augmentation"),
+        name=value("backbone.name"),
+        weights=value("backbone.weights"),
+        weights_digest=weights_digest,
+        options=value("backbone.options"),
+        n_views=value("finetuning.views"),
+        dtype=value("finetuning.token_dtype"),
+        precision=value("finetuning.precision"),
+        code=script_digest("extract_tokens.py"),
+    message:
+        "Keeping what the trunk says of {params.n_views} views of every image of {wildcards.experiment}"
+    script:
+        "../scripts/extract_tokens.py"
+
+
 rule finetune:
     input:
         unpack(weight_files),
         unpack(negative_files),
+        unpack(token_files),
         images=artifact("index_images", "images.parquet"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
@@ -16,18 +54,21 @@ rule finetune:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
         device=value("machine.device"),
+        processes=value("machine.processes"),
     params:
         data=value("data.name"),
         root=value("data.root"),
         view=view,
         augmentation=value("finetuning.augmentation"),
+        negatives=value("negatives.draw"),
+        exclude_known_same_label=value("negatives.exclude_known_same_label"),
         weights=value("backbone.weights"),
         weights_digest=weights_digest,
         model=model,
         finetuning=training,
-        exclude_known_same_label=value("negatives.exclude_known_same_label"),
+        snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("finetune.py"),
     message:
         "Finetuning {wildcards.experiment}, seed {wildcards.seed}"
@@ -62,3 +103,33 @@ rule predict:
         "Predicting the clusters of {wildcards.experiment}, seed {wildcards.seed}"
     script:
         "../scripts/predict.py"
+
+
+rule follow_training:
+    input:
+        images=artifact("index_images", "images.parquet"),
+        labels=artifact("split_labels", "labels.zarr/zarr.json"),
+        model=artifact("finetune", "seed{seed}/model.safetensors"),
+    output:
+        progress="results/{experiment}/seed{seed}/progress.csv",
+    log:
+        "logs/{experiment}/seed{seed}/follow_training.log",
+    benchmark:
+        "logs/{experiment}/seed{seed}/follow_training.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        n_restarts=value("kmeans.n_restarts"),
+        code=script_digest("follow_training.py"),
+    message:
+        "Scoring the snapshots of {wildcards.experiment}, seed {wildcards.seed}"
+    script:
+        "../scripts/follow_training.py"

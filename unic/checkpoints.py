@@ -1,0 +1,61 @@
+"""Checkpoints: what a training needs to go on after it was killed."""
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unic.files import whole_file
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoint:
+    """A file with the state of a training after its latest epoch.
+
+    Args:
+        path: The file; it need not exist, and is replaced by a whole one at each save.
+        key: Says what is trained on what, see :func:`training_key`. A state that was saved under
+            another key is not taken up.
+    """
+
+    def __init__(self, path: str | Path, *, key: str):
+        self.path, self.key = Path(path), key
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace what is kept by a new state of tensors, numbers, texts, lists and dicts."""
+        with whole_file(self.path) as temporary:
+            torch.save({"key": self.key, "state": dict(state)}, temporary)
+
+    def load(self) -> dict[str, Any] | None:
+        """The latest state, on the CPU; None where there is none that can be taken up."""
+        try:
+            found = torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            log.warning("%s cannot be read, the training starts anew: %s", self.path, error)
+            return None
+        if found["key"] != self.key:
+            log.info("%s is of other settings or inputs, the training starts anew", self.path)
+            return None
+        state: dict[str, Any] = found["state"]
+        return state
+
+    def remove(self) -> None:
+        """Remove the file, when the result of the training is safe."""
+        self.path.unlink(missing_ok=True)
+
+
+def training_key(settings: Mapping[str, Any], inputs: Iterable[str | Path]) -> str:
+    """Digest of the settings of a training and of the content of its input files."""
+    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode())
+    for path in inputs:
+        with Path(path).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,148 @@
+"""A run of the finetuning: from the files of the stages before it to a model and its history."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unic.backbones import Backbone
+from unic.checkpoints import Checkpoint, training_key
+from unic.cleaning import PositiveSampler
+from unic.data.datasets import open_images
+from unic.data.index import read_index
+from unic.data.loaders import ViewLoader
+from unic.data.views import View
+from unic.devices import choose_device
+from unic.distances import to_euclidean
+from unic.far_pairs import FarPairs
+from unic.files import write_csv
+from unic.finetuning import Pairs, finetune
+from unic.jobs import limit_threads
+from unic.models import make_model, save_model
+from unic.negatives import NegativeSampler, open_negatives
+from unic.processes import Processes
+from unic.provenance import image_digest
+from unic.snapshots import Snapshots
+from unic.store import Store, check_same_images, open_store
+from unic.tokens import CachedViews
+from unic.trainer import FinetuningSettings
+
+
+@dataclass(frozen=True)
+class FinetuningRun:
+    """What a run reads and writes, and its settings.
+
+    Args:
+        inputs: Files by name: ``images``, ``positives``, ``known_labels``; ``negatives``, or
+            ``features`` and ``neighbors`` for those drawn anew or within the batch; ``tokens`` for
+            cached views; ``backbone`` where its weights are a file.
+        outputs: Files by name: ``model``, ``history``.
+        checkpoint: File that is kept between the start of the run and its end.
+        snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.
+        params: ``data``, ``root``, ``view``, ``augmentation``, ``negatives``,
+            ``exclude_known_same_label``, ``weights``, ``model``, ``finetuning``,
+            ``snapshot_every``, and what else the result depends on.
+        seed: Of the head, the order, the pairs and the views.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: Of all processes together.
+    """
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    checkpoint: str
+    snapshots: str
+    params: Mapping[str, Any]
+    seed: int
+    device: str
+    threads: int
+
+
+def train(run: FinetuningRun, processes: Processes) -> None:
+    """Carry a run out, together with the other processes that were given the same one.
+
+    A run that was stopped goes on from its checkpoint. The first process writes.
+
+    Raises:
+        ValueError: If the inputs are of different images, or do not fit the backbone.
+        OSError: If one cannot be read.
+    """
+    threads = max(1, run.threads // processes.size)
+    limit_threads(threads)
+    device = processes.place(choose_device(run.device))
+    positives, known = _open(run, "positives"), _open(run, "known_labels")
+    check_same_images(positives, known)
+    params = run.params
+    weights = run.inputs.get("backbone", params["weights"])
+    model = make_model(params["model"], weights=weights, seed=run.seed)
+    known_labels = known.read("known_labels")
+    negatives = _open_negatives(run, known, device)
+    sampler = PositiveSampler(positives.read("indices"), known_labels)
+    checkpoint = Checkpoint(run.checkpoint, key=_key(run))
+    history = finetune(
+        model.backbone,
+        model.head,
+        _open_views(run, model.backbone, device, threads),
+        Pairs(sampler, negatives),
+        FinetuningSettings(**params["finetuning"]),
+        seed=run.seed,
+        device=device,
+        checkpoint=checkpoint,
+        snapshots=_open_snapshots(run),
+        processes=processes,
+    )
+    if processes.rank == 0:
+        write_csv(run.outputs["history"], history)
+        save_model(run.outputs["model"], model, description=params["model"])
+        checkpoint.remove()
+
+
+def _open(run: FinetuningRun, kind: str) -> Store:
+    return open_store(run.inputs[kind], kind=kind)
+
+
+def _open_negatives(
+    run: FinetuningRun, known: Store, device: torch.device
+) -> NegativeSampler | FarPairs:
+    """What draws negatives, or tells them within a batch."""
+    excludes = run.params["exclude_known_same_label"]
+    if run.params["negatives"] != "in_batch":
+        return open_negatives(run.inputs, known, exclude_known_same_label=excludes, device=device)
+    features, neighbors = _open(run, "features"), _open(run, "neighbors")
+    check_same_images(features, neighbors, known)
+    metric = neighbors.attributes["parameters"]["metric"]
+    return FarPairs(
+        to_euclidean(features.read("features"), metric),
+        neighbors.read("far_radius"),
+        known_labels=known.read("known_labels"),
+        exclude_known_same_label=excludes,
+        device=device,
+    )
+
+
+def _open_views(
+    run: FinetuningRun, backbone: Backbone, device: torch.device, threads: int
+) -> ViewLoader | CachedViews:
+    params = run.params
+    ids = read_index(run.inputs["images"])["train"]
+    if "tokens" not in run.inputs:
+        images = open_images(params["data"], ids, root=params["root"])
+        view = View(**params["view"])
+        return ViewLoader(images, view, augmentation=params["augmentation"], n_workers=threads)
+    cached = CachedViews(run.inputs["tokens"], device=device)
+    is_alone = cached.layout.class_token > 0
+    if cached.images != image_digest(ids) or is_alone != backbone.has_class_token_path:
+        raise ValueError(
+            f"{run.inputs['tokens']} must hold views of the {len(ids)} training images by this "
+            "backbone, it holds others; delete it and run the workflow again"
+        )
+    return cached
+
+
+def _open_snapshots(run: FinetuningRun) -> Snapshots | None:
+    every, description = run.params["snapshot_every"], run.params["model"]
+    return Snapshots(run.snapshots, every=every, description=description) if every else None
+
+
+def _key(run: FinetuningRun) -> str:
+    return training_key({"params": dict(run.params), "seed": run.seed}, run.inputs.values())

@@ -1,0 +1,317 @@
+"""Cached outputs of a frozen trunk: views of every image, in one file that is mapped to memory."""
+
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from unic.backbones import Backbone
+from unic.class_token import TrunkOutput
+from unic.data.loaders import ViewLoader
+from unic.files import read_json, write_json
+from unic.provenance import image_digest
+
+log = logging.getLogger(__name__)
+
+SHARD_IMAGES = 512  # images between two checksums, after which an extraction can be taken up
+DTYPES = {"float16": torch.float16, "int8": torch.int8}
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """What lies where in a row: ``n_views`` records of class token, scales and tokens.
+
+    The class token is float32. Tokens are float16, or int8 with a float32 scale for each entry of
+    their first axis: a token, or a channel of a convolutional map.
+    """
+
+    n_images: int
+    n_views: int
+    shape: tuple[int, ...]  # of the tokens of a view
+    class_token: int  # its length, 0 on the plain path
+    dtype: str  # float16 or int8
+
+    @property
+    def n_scales(self) -> int:
+        """Scales of a view."""
+        return self.shape[0] if self.dtype == "int8" else 0
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of a view, a multiple of 8."""
+        tokens = int(np.prod(self.shape)) * DTYPES[self.dtype].itemsize
+        return -(-(4 * (self.class_token + self.n_scales) + tokens) // 8) * 8
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file."""
+        return self.n_images * self.n_views * self.record_bytes
+
+    def pack(self, output: TrunkOutput) -> Tensor:
+        """Records of ``b`` views: uint8, shape ``(b, record_bytes)``, on the CPU."""
+        tokens, scales = output.tokens.float().cpu(), None
+        if self.dtype == "int8":
+            rows = tokens.flatten(2)  # (b, t, d)
+            scales = rows.abs().amax(2).clamp(min=torch.finfo(torch.float32).tiny) / 127  # (b, t)
+            tokens = (rows / scales[..., None]).round()
+        parts = [output.class_token, scales, tokens.to(DTYPES[self.dtype])]
+        kept = [_to_bytes(part) for part in parts if part is not None]
+        records = torch.zeros(len(tokens), self.record_bytes, dtype=torch.uint8)
+        written = torch.cat(kept, 1)
+        records[:, : written.shape[1]] = written
+        return records
+
+    def unpack(self, records: Tensor) -> TrunkOutput:
+        """What :meth:`pack` was given, on the device of the records.
+
+        Normalized tokens stay in their dtype, with scales where that is int8; the plain output of
+        a trunk becomes float32.
+        """
+        start = 4 * self.class_token
+        middle = start + 4 * self.n_scales
+        dtype = DTYPES[self.dtype]
+        end = middle + int(np.prod(self.shape)) * dtype.itemsize
+        tokens = records[:, middle:end].view(dtype).unflatten(1, self.shape)
+        scales = records[:, start:middle].view(torch.float32) if self.n_scales else None  # (b, t)
+        if self.class_token:
+            return TrunkOutput(tokens, records[:, :start].view(torch.float32), scales)
+        tokens = tokens.float()
+        if scales is not None:
+            tokens *= scales.view(-1, self.n_scales, *(1 for _ in self.shape[1:]))
+        return TrunkOutput(tokens)
+
+
+def extract_tokens(
+    header: str | Path,
+    loader: ViewLoader,
+    backbone: Backbone,
+    *,
+    n_views: int,
+    dtype: str,
+    batch_size: int,
+    seed: int,
+    precision: torch.dtype,
+    device: torch.device,
+    parameters: Mapping[str, Any],
+) -> TokenLayout:
+    """Run the trunk once over views of every image and keep what it gives.
+
+    The file appears beside the header under its name with ``.bin``, whole or not at all, the
+    header last. An extraction that was killed goes on at the shard it was in.
+
+    Args:
+        header: A ``.json`` file to be written.
+        loader: Augmented views of the images.
+        backbone: Its trunk is used, and its normalization where the class token suffices.
+        n_views: V, views of an image, at least 1.
+        dtype: ``float16`` or ``int8``.
+        batch_size: Images a batch, ``n_views`` views of each.
+        seed: Of the views.
+        precision: What the trunk computes in.
+        device: Where the trunk runs.
+        parameters: What the tokens depend on; must be JSON. An interrupted extraction is taken up
+            where they are the same.
+
+    Raises:
+        OSError: If the disk has no room for the file; says how much it needs.
+    """
+    header = Path(header)
+    backbone.to(device)
+    layout = _layout(loader, backbone, n_views, dtype, device)
+    target, part = header.with_suffix(".bin"), header.with_name(f".{header.stem}.part.bin")
+    progress = part.with_suffix(".json")
+    about = {
+        "kind": "tokens",
+        "layout": asdict(layout),
+        "images": image_digest(loader.images.ids),
+        "parameters": dict(parameters) | {"seed": seed, "precision": str(precision)},
+    }
+    checksums = _resume(part, progress, about)
+    _check_disk(part, layout)
+    shards = list(_shards(layout))
+    if checksums:
+        log.info("%d of %d shards of tokens are there already", len(checksums), len(shards))
+    with part.open("r+b" if checksums else "w+b") as file:
+        file.truncate(layout.n_bytes)
+        todo = range(len(checksums), len(shards))
+        for number in tqdm(todo, "tokens", len(shards), initial=len(checksums), disable=None):
+            generator = np.random.default_rng([seed, number])
+            file.seek(shards[number].start * layout.n_views * layout.record_bytes)
+            checksum = 0
+            for records in _compute(
+                shards[number], loader, backbone, layout, batch_size, generator, precision, device
+            ):
+                file.write(records)
+                checksum = zlib.crc32(records, checksum)
+            file.flush()
+            checksums.append(checksum)
+            write_json(progress, about | {"checksums": checksums})
+    header.unlink(missing_ok=True)
+    part.replace(target)
+    write_json(header, about | {"checksums": checksums})
+    progress.unlink()
+    log.info("%d views of %d images, %.2f GB", n_views, layout.n_images, layout.n_bytes / 1e9)
+    return layout
+
+
+class CachedViews:
+    """Gives cached trunk outputs of chosen images, batch by batch.
+
+    The file is mapped to memory, where the system keeps it if it fits; on a GPU it is held in the
+    device's memory if it fits there.
+
+    Args:
+        header: Of :func:`extract_tokens`.
+        device: Where the outputs are wanted.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If the file is not the one that was written.
+    """
+
+    def __init__(self, header: str | Path, *, device: torch.device):
+        content = read_json(header)
+        fields = content["layout"]
+        self.layout = TokenLayout(**fields | {"shape": tuple(fields["shape"])})
+        self.images: str = content["images"]
+        self.device = device
+        path = Path(header).with_suffix(".bin")
+        if path.stat().st_size != self.layout.n_bytes:
+            raise ValueError(
+                f"{path} must have {self.layout.n_bytes} bytes, got {path.stat().st_size}"
+            )
+        mapped = torch.from_file(str(path), size=self.layout.n_bytes // 8, dtype=torch.int64)
+        _verify(path, mapped, self.layout, content["checksums"])
+        records = mapped.view(-1, self.layout.record_bytes // 8)  # (n V, r / 8)
+        self._records = records.to(device) if _fits(device, self.layout.n_bytes) else records
+
+    def batches(
+        self,
+        rows: Iterable[NDArray[np.int64]],
+        generator: np.random.Generator,
+        *,
+        positions: NDArray[np.int64] | None = None,
+    ) -> Iterator[TrunkOutput]:
+        """Outputs of one random view of each image; the views of an image in a column differ.
+
+        Args:
+            rows: Arrays of image rows of shape ``(r, b)``, a batch each, such as anchors and their
+                positives; an image that is its own positive gets another view of itself, where
+                there is one.
+            generator: Source of the choice.
+            positions: Which images of every raveled batch to give; all by default.
+
+        Yields:
+            ``r b`` views, as :meth:`TokenLayout.unpack` gives them, until the next are asked for.
+        """
+        part = slice(None) if positions is None else positions
+        records = self._records.new_empty(0)  # memory that is asked for once, and not each time
+        for batch in rows:
+            views = self._choose_views(batch, generator)  # (r, b)
+            places = (batch * self.layout.n_views + views).ravel()[part]
+            chosen = torch.from_numpy(places).to(self._records.device)
+            records = records.resize_(len(places), self._records.shape[1])
+            torch.index_select(self._records, 0, chosen, out=records)
+            yield self.layout.unpack(records.to(self.device).view(torch.uint8))
+
+    def _choose_views(
+        self, batch: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        n_views = self.layout.n_views
+        views = generator.integers(n_views, size=batch.shape)  # (r, b)
+        if n_views > 1:
+            steps = generator.integers(1, n_views, size=batch.shape[1])  # (b,)
+            is_same = batch[1] == batch[0]  # (b,)
+            views[1] = np.where(is_same, (views[0] + steps) % n_views, views[1])
+        return views
+
+
+def _layout(
+    loader: ViewLoader, backbone: Backbone, n_views: int, dtype: str, device: torch.device
+) -> TokenLayout:
+    size = loader.view.image_size
+    with torch.no_grad():
+        probe = backbone.prepare(torch.zeros(1, 3, size, size, device=device))
+    class_token = 0 if probe.class_token is None else probe.class_token.shape[1]
+    return TokenLayout(
+        n_images=len(loader.images),
+        n_views=n_views,
+        shape=tuple(probe.tokens.shape[1:]),
+        class_token=class_token,
+        dtype=dtype,
+    )
+
+
+def _shards(layout: TokenLayout) -> Iterator[range]:
+    for start in range(0, layout.n_images, SHARD_IMAGES):
+        yield range(start, min(start + SHARD_IMAGES, layout.n_images))
+
+
+def _resume(part: Path, progress: Path, about: Mapping[str, Any]) -> list[int]:
+    """Checksums of the shards that an interrupted extraction of the same tokens has written."""
+    if not (part.is_file() and progress.is_file()):
+        return []
+    found = read_json(progress)
+    checksums: list[int] = found.pop("checksums")
+    return checksums if found == json.loads(json.dumps(about)) else []
+
+
+def _check_disk(part: Path, layout: TokenLayout) -> None:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    held = part.stat().st_blocks * 512 if part.is_file() else 0
+    free = shutil.disk_usage(part.parent).free + held
+    log.info("tokens need %.2f GB of disk, %.2f GB are free", layout.n_bytes / 1e9, free / 1e9)
+    if layout.n_bytes > free:
+        raise OSError(
+            f"cached tokens need {layout.n_bytes / 1e9:.1f} GB in {part.parent} "
+            f"({layout.n_images} images, {layout.n_views} views, {layout.record_bytes} bytes a "
+            f"view), only {free / 1e9:.1f} GB are free; lower finetuning.views"
+        )
+
+
+@torch.no_grad()
+def _compute(
+    shard: range,
+    loader: ViewLoader,
+    backbone: Backbone,
+    layout: TokenLayout,
+    batch_size: int,
+    generator: np.random.Generator,
+    precision: torch.dtype,
+    device: torch.device,
+) -> Iterator[bytes]:
+    starts = range(shard.start, shard.stop, batch_size)
+    rows = [np.arange(start, min(start + batch_size, shard.stop)) for start in starts]
+    for pixels in loader.batches([np.repeat(r, layout.n_views) for r in rows], generator):
+        output = backbone.prepare(pixels.to(device), precision=precision)
+        yield layout.pack(output).numpy().tobytes()
+
+
+def _verify(path: Path, mapped: Tensor, layout: TokenLayout, checksums: Sequence[int]) -> None:
+    content = mapped.view(torch.uint8).numpy()
+    row_bytes = layout.n_views * layout.record_bytes
+    for shard, checksum in zip(_shards(layout), checksums, strict=True):
+        if zlib.crc32(content[shard.start * row_bytes : shard.stop * row_bytes].data) != checksum:
+            raise ValueError(
+                f"{path} is damaged: its checksum differs at images {shard.start} to "
+                f"{shard.stop - 1}; delete it and run the workflow again"
+            )
+
+
+def _fits(device: torch.device, n_bytes: int) -> bool:
+    """Whether the file can be held in the memory of a GPU, with a fifth left for the rest."""
+    return device.type == "cuda" and n_bytes < 0.8 * torch.cuda.mem_get_info(device)[0]
+
+
+def _to_bytes(part: Tensor) -> Tensor:
+    return part.cpu().contiguous().flatten(1).view(torch.uint8)

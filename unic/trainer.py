@@ -1,0 +1,157 @@
+"""The trainer: one step of the finetuning after the other (Eqs. 5-9)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unic.backbones import Backbone, ClusterHead
+from unic.class_token import TrunkOutput
+from unic.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
+from unic.processes import ALONE, Processes
+
+
+@dataclass(frozen=True)
+class FinetuningSettings:
+    """Settings of the training; the paper's values are the defaults of the configuration."""
+
+    trainable: str  # none, last_block or all
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    lambda_pos: float
+    lambda_neg: float
+    lambda_ent: float
+    schedule: str = "cosine"  # or constant
+    precision: str = "auto"  # of the frozen trunk: float32, bfloat16, or auto
+    clip_norm: float | None = None  # largest norm of the gradient
+    accumulation: int = 1  # batches a step of the optimizer
+    entropy_momentum: float = 0.0  # share of past batches in the mean prediction of L_ent
+
+
+class Trainer:
+    """Takes steps: all that changes in a training but the generator of its draws.
+
+    Args:
+        backbone: Where it shall be, and with gradients where they are wanted.
+        head: From features to logits, on the same device.
+        settings: See :class:`FinetuningSettings`.
+        n_batches: Batches of an epoch.
+        processes: This process and those that train along with it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: ClusterHead,
+        settings: FinetuningSettings,
+        n_batches: int,
+        processes: Processes = ALONE,
+    ):
+        self.backbone, self.head, self.settings = backbone, head, settings
+        self.processes = processes
+        self.parameters = [
+            p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad
+        ]
+        self.optimizer = torch.optim.Adam(
+            self.parameters,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        n_steps = -(-n_batches // settings.accumulation) * settings.epochs
+        self.scheduler = _make_scheduler(self.optimizer, settings.schedule, n_steps)
+        self.n_steps, self.n_waiting = 0, 0
+        self.past: Tensor | None = None  # (c,) running mean of the predictions
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+        return float(self.scheduler.get_last_lr()[0])
+
+    def train(
+        self, output: TrunkOutput, n_rows: int, is_far: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Learn from a batch, and take a step where enough are gathered.
+
+        Args:
+            output: What the trunk gave for this process's share of the ``r b`` views.
+            n_rows: r, 3 for anchors, positives and negatives, 2 for anchors and positives.
+            is_far: Shape ``(b, b)``, which anchors are negatives of which, where r is 2.
+
+        Returns:
+            Clusters ``(b,)`` of the anchors, and ``[loss, L_pos, L_neg, L_ent]``.
+        """
+        with torch.set_grad_enabled(self.settings.trainable != "none"):
+            features = self.backbone.features_of(output)  # (r b, d)
+        log_probs = torch.log_softmax(self.head(features.float()), dim=1)  # (r b, c)
+        log_probs = self.processes.gather(log_probs.unflatten(0, (n_rows, -1)))  # (r, b, c)
+        loss, terms = self._loss(log_probs, is_far)
+        loss.backward()
+        self.n_waiting += 1
+        if self.n_waiting == self.settings.accumulation:
+            self.step()
+        return log_probs[0].argmax(1), terms
+
+    def step(self) -> None:
+        """Take the step of the batches since the last one, by their mean gradient."""
+        if not self.n_waiting:
+            return
+        self.processes.sum_gradients(self.parameters)
+        if self.n_waiting > 1:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad /= self.n_waiting
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        self.n_steps, self.n_waiting = self.n_steps + 1, 0
+
+    def state(self) -> dict[str, Any]:
+        """All that changes, between two epochs."""
+        return {
+            "parameters": [parameter.detach() for parameter in self.parameters],
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "n_steps": self.n_steps,
+            "past": self.past,
+        }
+
+    @torch.no_grad()
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state` gave."""
+        for parameter, kept in zip(self.parameters, state["parameters"], strict=True):
+            parameter.copy_(kept)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.n_steps = state["n_steps"]
+        past = state["past"]
+        self.past = None if past is None else past.to(self.parameters[0].device)
+
+    def _loss(self, log_probs: Tensor, is_far: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Eq. 9 and its detached terms ``[loss, L_pos, L_neg, L_ent]``."""
+        settings, momentum = self.settings, self.settings.entropy_momentum
+        anchors, positives = log_probs[0], log_probs[1]
+        pos = positive_loss(anchors, positives)
+        if is_far is None:
+            neg = negative_loss(anchors, log_probs[2])
+        else:
+            neg = batch_negative_loss(anchors, is_far)
+        ent = entropy_loss(anchors, self.past, momentum=momentum)
+        if momentum:
+            mean = anchors.detach().exp().mean(0)  # (c,)
+            self.past = mean if self.past is None else torch.lerp(mean, self.past, momentum)
+        loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
+        return loss, torch.stack([loss, pos, neg, ent]).detach()
+
+
+def _make_scheduler(
+    optimizer: torch.optim.Optimizer, schedule: str, n_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)

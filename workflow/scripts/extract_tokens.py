@@ -1,0 +1,40 @@
+"""Run the frozen trunk once over some views of every image."""
+
+from unic.backbones import load_backbone
+from unic.data.datasets import open_images
+from unic.data.index import read_index
+from unic.data.loaders import ViewLoader
+from unic.data.views import View
+from unic.devices import choose_device, choose_precision
+from unic.jobs import job
+from unic.tokens import extract_tokens
+
+with job(snakemake.log[0], threads=snakemake.threads):
+    device = choose_device(snakemake.resources.device)
+    ids = read_index(snakemake.input.images)["train"]
+    view = View(**snakemake.params.view)
+    backbone = load_backbone(
+        snakemake.params.name,
+        weights=snakemake.input.get("backbone", snakemake.params.weights),
+        options=snakemake.params.options,
+        image_size=view.image_size,
+    )
+    extract_tokens(
+        snakemake.output.header,
+        ViewLoader(
+            open_images(snakemake.params.data, ids, root=snakemake.params.root),
+            view,
+            augmentation=snakemake.params.augmentation,
+            n_workers=snakemake.threads,
+        ),
+        backbone,
+        n_views=snakemake.params.n_views,
+        dtype=snakemake.params.dtype,
+        batch_size=max(1, snakemake.resources.batch_size // snakemake.params.n_views),
+        seed=0,
+        precision=choose_precision(
+            snakemake.params.precision, device, is_transformer=backbone.has_class_token_path
+        ),
+        device=device,
+        parameters=dict(snakemake.params.items()),
+    )

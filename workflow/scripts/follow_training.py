@@ -1,0 +1,28 @@
+"""Score the snapshots of a training with the true labels, after it has ended (Fig. 6)."""
+
+from unic.data.datasets import open_images
+from unic.data.index import read_index
+from unic.data.views import View
+from unic.devices import choose_device
+from unic.files import write_csv
+from unic.jobs import job
+from unic.progress import follow_snapshots
+from unic.store import open_store, read_splits
+
+with job(snakemake.log[0], threads=snakemake.threads):
+    ids = read_index(snakemake.input.images)
+    progress = follow_snapshots(
+        f"{snakemake.input.model}.snapshots",
+        {
+            split: open_images(snakemake.params.data, ids[split], root=snakemake.params.root)
+            for split in ids
+        },
+        read_splits(open_store(snakemake.input.labels, kind="labels"), "labels"),
+        View(**snakemake.params.view),
+        n_restarts=snakemake.params.n_restarts,
+        seed=int(snakemake.wildcards.seed),
+        batch_size=snakemake.resources.batch_size,
+        device=choose_device(snakemake.resources.device),
+        n_workers=snakemake.threads,
+    )
+    write_csv(snakemake.output.progress, progress)
