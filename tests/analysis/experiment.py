@@ -64,6 +64,7 @@ def write_experiment(
     indices = order[:, :N_NEIGHBORS]
     unions = [len(np.unique(indices[row])) for row in indices]
     union_size = np.array(unions, dtype=np.int32)
+    mutual = [np.mean([row in indices[other] for other in indices[row, 1:]]) for row in order[:, 0]]
     arrays = {
         "neighbors": {
             "indices": indices,
@@ -73,6 +74,7 @@ def write_experiment(
         "positives": {
             "union_size": union_size,
             "is_clean": union_size <= MAX_UNION_SIZE,
+            "reciprocity": np.array(mutual, dtype=np.float32),
             "indices": indices,
         },
         "negatives": {"indices": order[:, FAR_RANK : FAR_RANK + N_NEGATIVES]},
