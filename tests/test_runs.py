@@ -260,7 +260,7 @@ def start(run: FinetuningRun) -> "subprocess.Popen[bytes]":
     "signals",
     [
         pytest.param([signal.SIGKILL, signal.SIGTERM], id="twice"),
-        pytest.param([signal.SIGKILL] * 20 + [signal.SIGTERM], id="often", marks=pytest.mark.slow),
+        pytest.param([signal.SIGKILL] * 6 + [signal.SIGTERM], id="often", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_in_the_result_of_an_undisturbed_one(
