@@ -227,7 +227,11 @@ def test_resolving_changes_neither_configuration_nor_schema() -> None:
             "toy.cleaning: exactly one of max_union_size and quantile must be set, got None and",
         ),
         ("neighbors.engine", "faiss", "neighbors.engine: 'faiss' is not one of ['exact', 'faiss_"),
-        ("negatives.draw", "never", "negatives.draw: 'never' is not one of ['once', 'each_epoch', 'in_batch']"),
+        (
+            "negatives.draw",
+            "never",
+            "negatives.draw: 'never' is not one of ['once', 'each_epoch', 'in_batch']",
+        ),
         ("n_clusters", 1, "experiments.toy.n_clusters: 1 is less than the minimum of 2"),
         ("n_clusters", None, "experiments.toy.n_clusters must be set"),
         ("seeds", [], "experiments.toy.seeds: [] should be non-empty"),
