@@ -60,3 +60,15 @@ def test_every_example_of_the_default_profile_is_read() -> None:
     profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     assert profile["resources"] == {"gpu": 1}
     assert "code" not in profile["rerun-triggers"]
+
+
+def test_the_slurm_profile_names_rules_that_exist() -> None:
+    rules = (ROOT / "workflow" / "rules").glob("*.smk")
+    text = "".join(path.read_text() for path in rules)
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    named = {*profile["set-resources"], *profile["set-threads"]}
+    assert named <= set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
+    assert profile["rerun-triggers"] == default["rerun-triggers"]
+    finetune = profile["set-resources"]["finetune"]
+    assert (finetune["gpu"], finetune["processes"]) == (4, 4)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import unic.rows
 import unic.tokens
 from unic.backbones import Backbone, load_backbone
 from unic.class_token import TrunkOutput
@@ -206,6 +207,11 @@ def test_one_view_is_enough(tmp_path: Path) -> None:
 # Interruptions
 
 
+def shrink_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (unic.rows, unic.tokens):
+        monkeypatch.setattr(module, "SHARD_ROWS", 3)
+
+
 @pytest.mark.parametrize("augmentation", ["warp", "scan"])
 def test_a_stopped_extraction_goes_on_to_the_same_file(
     augmentation: str,
@@ -213,7 +219,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_file(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(unic.tokens, "SHARD_IMAGES", 3)
+    shrink_shards(monkeypatch)
     backbone, whole, header = make_backbone(), tmp_path / "whole.json", tmp_path / "tokens.json"
     extract(whole, backbone, loader=make_loader(augmentation), batch_size=2)
     for n_batches in (1, 3, 2):  # two a shard: none, one, and one more is finished
@@ -226,7 +232,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_file(
         assert not header.with_suffix(".bin").exists()
     with caplog.at_level(logging.INFO, "unic"):
         extract(header, backbone, loader=make_loader(augmentation), batch_size=2)
-    assert "2 of 4 shards of tokens are there already" in caplog.text
+    assert "2 of 4 shards are there already" in caplog.text
     assert header.read_bytes() == whole.read_bytes()
     assert header.with_suffix(".bin").read_bytes() == whole.with_suffix(".bin").read_bytes()
     assert len(list(tmp_path.iterdir())) == 4
@@ -235,7 +241,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_file(
 def test_an_extraction_with_other_settings_starts_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unic.tokens, "SHARD_IMAGES", 3)
+    shrink_shards(monkeypatch)
     backbone, whole, header = make_backbone(), tmp_path / "whole.json", tmp_path / "tokens.json"
     loader = make_loader(kind=StoppingLoader)
     assert isinstance(loader, StoppingLoader)
@@ -255,7 +261,7 @@ def test_refuses_a_file_that_does_not_fit_the_disk(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(OSError, match=r"need 0\.0 GB .*11 images, 3 views.*only 0\.0 GB are free"):
+    with pytest.raises(OSError, match=r"0\.0 GB must be free .*got 0\.0: 3 views of 11 images"):
         extract(tmp_path / "tokens.json", make_backbone())
     assert list(tmp_path.iterdir()) == []
 

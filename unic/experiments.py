@@ -25,20 +25,21 @@ STAGES = {
     "index_images": Stage(
         ("data.name", "data.root", "data.label_file", "n_clusters", "neighbors.far_rank")
     ),
+    "decode_images": Stage(("data.name", "data.root", "data.decoded")),
     "split_labels": Stage(("data.name", "data.root", "data.label_file", "gcd")),
     "pretrain": Stage(
         ("data.name", "data.root", *VIEW, "backbone.name", "backbone.options", "pretraining")
     ),
-    "extract_features": Stage(("data.name", "data.root", *VIEW, "backbone"), ("pretrain",)),
+    "extract_features": Stage((*VIEW, "backbone"), ("decode_images", "pretrain")),
     "mine_neighbors": Stage(("neighbors",), ("extract_features",)),
     "clean_neighbors": Stage(("cleaning",), ("mine_neighbors",)),
     "index_negatives": Stage(("negatives",), ("mine_neighbors", "split_labels")),
     "extract_tokens": Stage(
         (
-            *("data.name", "data.root", *VIEW, "backbone"),
+            *(*VIEW, "backbone"),
             *(f"finetuning.{key}" for key in ("augmentation", "views", "token_dtype", "precision")),
         ),
-        ("pretrain",),
+        ("decode_images", "pretrain"),
     ),
     "finetune": Stage(
         ("finetuning", "n_clusters"), ("clean_neighbors", "index_negatives", "split_labels")
@@ -244,6 +245,11 @@ def _check_together(where: str, settings: Settings) -> None:
         )
     if settings["data"]["name"] != "digits" and settings["data"]["root"] is None:
         raise ValueError(f"{where}.data.root must be set for data.name {settings['data']['name']}")
+    decoded, image_size = settings["data"]["decoded"], settings["data"]["image_size"]
+    if decoded != "none" and decoded < image_size:
+        raise ValueError(
+            f"{where}.data.decoded must be none or at least image_size={image_size}, got {decoded}"
+        )
     finetuning = settings["finetuning"]
     if finetuning["views"] != "fresh" and finetuning["trainable"] == "all":
         raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from unic.backbones import Backbone
 from unic.checkpoints import Checkpoint, training_key
 from unic.cleaning import PositiveSampler
-from unic.data.datasets import open_images
+from unic.data.decoded import open_pixels
 from unic.data.index import read_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
@@ -36,7 +36,7 @@ class FinetuningRun:
     Args:
         inputs: Files by name: ``images``, ``positives``, ``known_labels``; ``negatives``, or
             ``features`` and ``neighbors`` for those drawn anew or within the batch; ``tokens`` for
-            cached views; ``backbone`` where its weights are a file.
+            cached views; ``decoded`` for decoded images; ``backbone`` where its weights are a file.
         outputs: Files by name: ``model``, ``history``.
         checkpoint: File that is kept between the start of the run and its end.
         snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.
@@ -126,7 +126,8 @@ def _open_views(
     params = run.params
     ids = read_index(run.inputs["images"])["train"]
     if "tokens" not in run.inputs:
-        images = open_images(params["data"], ids, root=params["root"])
+        decoded = run.inputs.get("decoded")
+        images = open_pixels(params["data"], ids, root=params["root"], decoded=decoded)
         view = View(**params["view"])
         return ViewLoader(images, view, augmentation=params["augmentation"], n_workers=threads)
     cached = CachedViews(run.inputs["tokens"], device=device)

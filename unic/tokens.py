@@ -1,10 +1,7 @@
 """Cached outputs of a frozen trunk: views of every image, in one file that is mapped to memory."""
 
-import json
 import logging
-import shutil
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
 from unic.data.loaders import ViewLoader
-from unic.files import read_json, write_json
+from unic.files import read_json
 from unic.provenance import image_digest
+from unic.rows import SHARD_ROWS, check_rows, find_rows, write_rows
 
 log = logging.getLogger(__name__)
 
-SHARD_IMAGES = 512  # images between two checksums, after which an extraction can be taken up
 DTYPES = {"float16": torch.float16, "int8": torch.int8}
 
 
@@ -125,41 +121,28 @@ def extract_tokens(
     Raises:
         OSError: If the disk has no room for the file; says how much it needs.
     """
-    header = Path(header)
     backbone.to(device)
     layout = _layout(loader, backbone, n_views, dtype, device)
-    target, part = header.with_suffix(".bin"), header.with_name(f".{header.stem}.part.bin")
-    progress = part.with_suffix(".json")
     about = {
         "kind": "tokens",
         "layout": asdict(layout),
         "images": image_digest(loader.images.ids),
         "parameters": dict(parameters) | {"seed": seed, "precision": str(precision)},
     }
-    checksums = _resume(part, progress, about)
-    _check_disk(part, layout)
-    shards = list(_shards(layout))
-    if checksums:
-        log.info("%d of %d shards of tokens are there already", len(checksums), len(shards))
-    with part.open("r+b" if checksums else "w+b") as file:
-        file.truncate(layout.n_bytes)
-        todo = range(len(checksums), len(shards))
-        for number in tqdm(todo, "tokens", len(shards), initial=len(checksums), disable=None):
-            generator = np.random.default_rng([seed, number])
-            file.seek(shards[number].start * layout.n_views * layout.record_bytes)
-            checksum = 0
-            for records in _compute(
-                shards[number], loader, backbone, layout, batch_size, generator, precision, device
-            ):
-                file.write(records)
-                checksum = zlib.crc32(records, checksum)
-            file.flush()
-            checksums.append(checksum)
-            write_json(progress, about | {"checksums": checksums})
-    header.unlink(missing_ok=True)
-    part.replace(target)
-    write_json(header, about | {"checksums": checksums})
-    progress.unlink()
+
+    def compute(shard: range) -> Iterator[bytes]:
+        generator = np.random.default_rng([seed, shard.start // SHARD_ROWS])
+        return _compute(shard, loader, backbone, layout, batch_size, generator, precision, device)
+
+    write_rows(
+        header,
+        compute,
+        n_rows=layout.n_images,
+        row_bytes=layout.n_views * layout.record_bytes,
+        about=about,
+        need=f"{n_views} views of {layout.n_images} images take {layout.record_bytes} bytes each; "
+        "lower finetuning.views",
+    )
     log.info("%d views of %d images, %.2f GB", n_views, layout.n_images, layout.n_bytes / 1e9)
     return layout
 
@@ -185,13 +168,10 @@ class CachedViews:
         self.layout = TokenLayout(**fields | {"shape": tuple(fields["shape"])})
         self.images: str = content["images"]
         self.device = device
-        path = Path(header).with_suffix(".bin")
-        if path.stat().st_size != self.layout.n_bytes:
-            raise ValueError(
-                f"{path} must have {self.layout.n_bytes} bytes, got {path.stat().st_size}"
-            )
+        path = find_rows(header, self.layout.n_bytes)
         mapped = torch.from_file(str(path), size=self.layout.n_bytes // 8, dtype=torch.int64)
-        _verify(path, mapped, self.layout, content["checksums"])
+        rows = mapped.view(torch.uint8).view(self.layout.n_images, -1).numpy()  # (n, V r)
+        check_rows(path, rows, content["checksums"])
         records = mapped.view(-1, self.layout.record_bytes // 8)  # (n V, r / 8)
         self._records = records.to(device) if _fits(device, self.layout.n_bytes) else records
 
@@ -252,33 +232,6 @@ def _layout(
     )
 
 
-def _shards(layout: TokenLayout) -> Iterator[range]:
-    for start in range(0, layout.n_images, SHARD_IMAGES):
-        yield range(start, min(start + SHARD_IMAGES, layout.n_images))
-
-
-def _resume(part: Path, progress: Path, about: Mapping[str, Any]) -> list[int]:
-    """Checksums of the shards that an interrupted extraction of the same tokens has written."""
-    if not (part.is_file() and progress.is_file()):
-        return []
-    found = read_json(progress)
-    checksums: list[int] = found.pop("checksums")
-    return checksums if found == json.loads(json.dumps(about)) else []
-
-
-def _check_disk(part: Path, layout: TokenLayout) -> None:
-    part.parent.mkdir(parents=True, exist_ok=True)
-    held = part.stat().st_blocks * 512 if part.is_file() else 0
-    free = shutil.disk_usage(part.parent).free + held
-    log.info("tokens need %.2f GB of disk, %.2f GB are free", layout.n_bytes / 1e9, free / 1e9)
-    if layout.n_bytes > free:
-        raise OSError(
-            f"cached tokens need {layout.n_bytes / 1e9:.1f} GB in {part.parent} "
-            f"({layout.n_images} images, {layout.n_views} views, {layout.record_bytes} bytes a "
-            f"view), only {free / 1e9:.1f} GB are free; lower finetuning.views"
-        )
-
-
 @torch.no_grad()
 def _compute(
     shard: range,
@@ -295,17 +248,6 @@ def _compute(
     for pixels in loader.batches([np.repeat(r, layout.n_views) for r in rows], generator):
         output = backbone.prepare(pixels.to(device), precision=precision)
         yield layout.pack(output).numpy().tobytes()
-
-
-def _verify(path: Path, mapped: Tensor, layout: TokenLayout, checksums: Sequence[int]) -> None:
-    content = mapped.view(torch.uint8).numpy()
-    row_bytes = layout.n_views * layout.record_bytes
-    for shard, checksum in zip(_shards(layout), checksums, strict=True):
-        if zlib.crc32(content[shard.start * row_bytes : shard.stop * row_bytes].data) != checksum:
-            raise ValueError(
-                f"{path} is damaged: its checksum differs at images {shard.start} to "
-                f"{shard.stop - 1}; delete it and run the workflow again"
-            )
 
 
 def _fits(device: torch.device, n_bytes: int) -> bool:

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -279,55 +279,7 @@ def test_names_a_missing_imagenet_root(tmp_path: Path) -> None:
         list_images("imagenet200", root=str(tmp_path / "absent"))
 
 
-# Pixels
-
-
-def transparent(image: Image.Image) -> Image.Image:
-    palette = image.quantize(8)
-    palette.info["transparency"] = bytes(range(0, 256, 32))
-    return palette
-
-
-COLORS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "rgb": lambda image: image,
-    "rgba": lambda image: image.convert("RGBA"),
-    "palette": lambda image: image.quantize(8),
-    "transparent palette": transparent,
-}
-
-
-@pytest.mark.parametrize("kind", COLORS)
-def test_decodes_every_kind_of_color_image(kind: str, tmp_path: Path) -> None:
-    image = COLORS[kind](Image.fromarray(noise(5, 7, 3)))
-    image.save(tmp_path / "image.png")
-    expected = np.asarray(image.convert("RGBA"))[..., :3]
-    pixels = open_images("folder", ["image.png"], root=str(tmp_path))[0]
-    assert (pixels.shape, pixels.dtype) == ((5, 7, 3), np.uint8)
-    np.testing.assert_array_equal(pixels, expected)
-
-
-@pytest.mark.parametrize("name", ["image.png", "image.pgm", "image.tif"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_decodes_gray_images_of_8_and_16_bits(name: str, dtype: type, tmp_path: Path) -> None:
-    gray = noise(5, 7)
-    bits = gray if dtype is np.uint8 else gray.astype(np.uint16) * 257
-    Image.fromarray(bits).save(tmp_path / name)
-    pixels = open_images("folder", [name], root=str(tmp_path))[0]
-    np.testing.assert_array_equal(pixels, np.repeat(gray[..., None], 3, axis=2))
-
-
-def test_decodes_cmyk(tmp_path: Path) -> None:
-    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "image.jpg", quality=100)
-    pixels = open_images("folder", ["image.jpg"], root=str(tmp_path))[0]
-    red = np.broadcast_to([255, 0, 0], (8, 8, 3))
-    np.testing.assert_allclose(pixels.astype(int), red, atol=3)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_refuses_pixels_without_a_known_range(dtype: type, tmp_path: Path) -> None:
-    Image.fromarray(noise(5, 7).astype(dtype)).save(tmp_path / "deep.tif")
-    with pytest.raises(ValueError, match=r"deep\.tif: pixels must have 8 or 16 bits, got 32"):
-        open_images("folder", ["deep.tif"], root=str(tmp_path))[0]
+# Refusals of pixels
 
 
 @pytest.mark.parametrize("kept", [0, 10, 200])

@@ -63,6 +63,12 @@ def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(
     assert "index_negatives" not in planned
 
 
+def test_decoded_images_are_made_once(fresh_project: Project) -> None:
+    edit(fresh_project, "config/tiny.yaml", "seeds: ", "data: {decoded: 32}\n    seeds: ")
+    planned = fresh_project.plan(TARGET)
+    assert planned["decode_images"] == planned["extract_features"] == planned["finetune"] == 1
+
+
 def test_second_run_does_nothing(finished_project: Project) -> None:
     assert finished_project.plan(TARGET) == {}
 

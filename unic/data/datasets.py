@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from unic.data.decoding import decode_image
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +75,14 @@ class FileImages:
         return len(self.ids)
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        """Decode an image file: uint8, shape ``(h, w, 3)``, RGB.
+        """Decode an image file: uint8, shape ``(h, w, 3)``, RGB, upright.
 
         Raises:
             ValueError: If the file cannot be decoded; names it.
         """
         path = Path(self.root, self.ids[row])
         try:
-            with Image.open(path) as image:
-                return _decode(image)
+            return decode_image(path)
         except FileNotFoundError:
             raise
         except Exception as error:  # Pillow raises all sorts on broken files
@@ -178,18 +178,6 @@ def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     digits = load_digits()
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # (n, 8, 8)
     return np.repeat(gray[..., None], 3, axis=3), digits.target.astype(np.int64)
-
-
-def _decode(image: Image.Image) -> NDArray[np.uint8]:
-    """Pixels (h, w, 3); 16-bit gray is scaled, where Pillow's own conversion makes it white."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        gray = (np.asarray(image) >> 8).astype(np.uint8)  # (h, w)
-        return np.repeat(gray[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels must have 8 or 16 bits, got 32 (mode {image.mode})")
-    if image.mode == "P":
-        image = image.convert("RGBA")  # the palette may be transparent, which RGB cannot say
-    return np.asarray(image.convert("RGB"))
 
 
 def _list_folder(root: Path) -> dict[str, list[str]]:

@@ -70,6 +70,13 @@ def prepare_image(
     return vision.center_crop(image, [view.image_size, view.image_size])
 
 
+def crop_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize the shorter side of an image and take the center: uint8, ``(size, size, 3)``."""
+    image = _resize_shorter(torch.tensor(pixels).permute(2, 0, 1), size)
+    square = vision.center_crop(image, [size, size])  # (3, size, size)
+    return square.permute(1, 2, 0).contiguous().numpy()
+
+
 def draw_warps(n_images: int, generator: torch.Generator) -> Tensor:
     """What :func:`warp_batch` needs for each of ``n`` images: ``(n, 6)``, uniform in [-1, 1)."""
     return torch.rand(n_images, 6, generator=generator) * 2 - 1

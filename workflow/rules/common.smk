@@ -124,6 +124,13 @@ def token_files(wildcards):
     return {"tokens": artifact("extract_tokens", "tokens.json")(wildcards)}
 
 
+def decoded_files(wildcards):
+    """Decoded images, where they are read in place of the files."""
+    if settings_of(wildcards)["data"]["decoded"] == "none":
+        return {}
+    return {"decoded": artifact("decode_images", "decoded.json")(wildcards)}
+
+
 def training(wildcards):
     """The settings of the training itself."""
     elsewhere = (

@@ -31,6 +31,7 @@ rule pretrain:
 rule extract_features:
     input:
         unpack(weight_files),
+        unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
     output:
         features="results/{experiment}/features.zarr/zarr.json",

@@ -1,6 +1,7 @@
 rule extract_tokens:
     input:
         unpack(weight_files),
+        unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
     output:
         header="results/{experiment}/tokens.json",
@@ -19,6 +20,7 @@ rule extract_tokens:
     params:
         data=value("data.name"),
         root=value("data.root"),
+        decoded=value("data.decoded"),
         view=view,
         augmentation=value("finetuning.augmentation"),
         name=value("backbone.name"),
@@ -40,6 +42,7 @@ rule finetune:
         unpack(weight_files),
         unpack(negative_files),
         unpack(token_files),
+        unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
@@ -78,6 +81,7 @@ rule finetune:
 
 rule predict:
     input:
+        unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
         model=artifact("finetune", "seed{seed}/model.safetensors"),
     output:
@@ -107,6 +111,7 @@ rule predict:
 
 rule follow_training:
     input:
+        unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
         model=artifact("finetune", "seed{seed}/model.safetensors"),

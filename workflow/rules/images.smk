@@ -20,6 +20,30 @@ rule index_images:
         "../scripts/index_images.py"
 
 
+rule decode_images:
+    input:
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header="results/{experiment}/decoded.json",
+        pixels="results/{experiment}/decoded.bin",
+    log:
+        "logs/{experiment}/decode_images.log",
+    benchmark:
+        "logs/{experiment}/decode_images.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        size=value("data.decoded"),
+        code=script_digest("decode_images.py"),
+    message:
+        "Decoding the images of {wildcards.experiment} to {params.size} x {params.size} pixels"
+    script:
+        "../scripts/decode_images.py"
+
+
 rule split_labels:
     input:
         images=artifact("index_images", "images.parquet"),

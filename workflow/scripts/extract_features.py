@@ -1,7 +1,7 @@
 """Embed every image of every split (Eq. 1)."""
 
 from unic.backbones import load_backbone
-from unic.data.datasets import open_images
+from unic.data.decoded import open_pixels
 from unic.data.index import read_index
 from unic.data.views import View
 from unic.devices import choose_device
@@ -21,7 +21,12 @@ with job(snakemake.log[0], threads=snakemake.threads):
     )
     features = {
         split: extract_features(
-            open_images(snakemake.params.data, ids[split], root=snakemake.params.root),
+            open_pixels(
+                snakemake.params.data,
+                ids[split],
+                root=snakemake.params.root,
+                decoded=snakemake.input.get("decoded"),
+            ),
             backbone,
             view,
             batch_size=snakemake.resources.batch_size,

@@ -1,7 +1,7 @@
 """Run the frozen trunk once over some views of every image."""
 
 from unic.backbones import load_backbone
-from unic.data.datasets import open_images
+from unic.data.decoded import open_pixels
 from unic.data.index import read_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
@@ -22,7 +22,12 @@ with job(snakemake.log[0], threads=snakemake.threads):
     extract_tokens(
         snakemake.output.header,
         ViewLoader(
-            open_images(snakemake.params.data, ids, root=snakemake.params.root),
+            open_pixels(
+                snakemake.params.data,
+                ids,
+                root=snakemake.params.root,
+                decoded=snakemake.input.get("decoded"),
+            ),
             view,
             augmentation=snakemake.params.augmentation,
             n_workers=snakemake.threads,

@@ -1,6 +1,6 @@
 """Score the snapshots of a training with the true labels, after it has ended (Fig. 6)."""
 
-from unic.data.datasets import open_images
+from unic.data.decoded import open_pixels
 from unic.data.index import read_index
 from unic.data.views import View
 from unic.devices import choose_device
@@ -14,7 +14,12 @@ with job(snakemake.log[0], threads=snakemake.threads):
     progress = follow_snapshots(
         f"{snakemake.input.model}.snapshots",
         {
-            split: open_images(snakemake.params.data, ids[split], root=snakemake.params.root)
+            split: open_pixels(
+                snakemake.params.data,
+                ids[split],
+                root=snakemake.params.root,
+                decoded=snakemake.input.get("decoded"),
+            )
             for split in ids
         },
         read_splits(open_store(snakemake.input.labels, kind="labels"), "labels"),

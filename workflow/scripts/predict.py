@@ -1,6 +1,6 @@
 """Ask a trained model for the cluster and the features of every image."""
 
-from unic.data.datasets import open_images
+from unic.data.decoded import open_pixels
 from unic.data.index import read_index
 from unic.data.views import View
 from unic.devices import choose_device
@@ -16,7 +16,12 @@ with job(snakemake.log[0], threads=snakemake.threads):
     model = load_model(snakemake.input.model)
     features = {
         split: extract_features(
-            open_images(snakemake.params.data, ids[split], root=snakemake.params.root),
+            open_pixels(
+                snakemake.params.data,
+                ids[split],
+                root=snakemake.params.root,
+                decoded=snakemake.input.get("decoded"),
+            ),
             model.backbone,
             View(**snakemake.params.view),
             batch_size=snakemake.resources.batch_size,

@@ -1,0 +1,90 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import unic.rows
+from unic.files import read_json
+from unic.rows import check_rows, find_rows, write_rows
+
+ROWS = np.random.default_rng(0).integers(256, size=(10, 5), dtype=np.uint8)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unic.rows, "SHARD_ROWS", 4)
+
+
+def write(header: Path, *, n_parts: int = 100, start: int = 0, **about: Any) -> None:
+    """Write all rows one by one, or stop after some."""
+
+    def compute(shard: range) -> Iterator[bytes]:
+        nonlocal n_parts
+        for row in shard:
+            assert row >= start
+            if n_parts == 0:
+                raise StoppedError
+            n_parts -= 1
+            yield ROWS[row].tobytes()
+
+    write_rows(header, compute, n_rows=10, row_bytes=5, about=about, need="ten rows")
+
+
+def test_rows_are_written_whole_with_what_they_depend_on(tmp_path: Path) -> None:
+    header = tmp_path / "new" / "rows.json"
+    write(header, seed=3)
+    content = read_json(header)
+    assert len(content.pop("checksums")) == 3
+    assert content == {"seed": 3}
+    path = find_rows(header, 50)
+    assert path.read_bytes() == ROWS.tobytes()
+    check_rows(path, ROWS, read_json(header)["checksums"])
+    assert sorted(p.name for p in header.parent.iterdir()) == ["rows.bin", "rows.json"]
+
+
+def test_a_stopped_writing_goes_on_at_its_shard(tmp_path: Path) -> None:
+    header = tmp_path / "rows.json"
+    with pytest.raises(StoppedError):
+        write(header, n_parts=6, seed=3)
+    assert not header.exists()
+    assert not header.with_suffix(".bin").exists()
+    write(header, start=4, seed=3)
+    assert find_rows(header, 50).read_bytes() == ROWS.tobytes()
+
+
+def test_other_rows_start_anew(tmp_path: Path) -> None:
+    header = tmp_path / "rows.json"
+    with pytest.raises(StoppedError):
+        write(header, n_parts=6, seed=3)
+    with pytest.raises(AssertionError):
+        write(header, start=4, seed=4)
+
+
+def test_refuses_rows_that_do_not_fit_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=49))
+    with pytest.raises(OSError, match=f"must be free in {tmp_path}, got 0.0: ten rows"):
+        write(tmp_path / "rows.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_rows_that_are_missing_short_or_damaged(tmp_path: Path) -> None:
+    header = tmp_path / "rows.json"
+    with pytest.raises(FileNotFoundError):
+        find_rows(header, 50)
+    write(header)
+    with pytest.raises(ValueError, match="must have 51 bytes, got 50"):
+        find_rows(header, 51)
+    damaged = ROWS.copy()
+    damaged[5, 2] ^= 1
+    with pytest.raises(ValueError, match="differs at images 4 to 7; delete it"):
+        check_rows(header, damaged, read_json(header)["checksums"])

@@ -1,0 +1,123 @@
+"""Rows of bytes in one raw file that is mapped to memory, with checksums in a header."""
+
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from unic.files import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+SHARD_ROWS = 512  # rows between two checksums, after which a writing can be taken up
+
+
+def write_rows(
+    header: str | Path,
+    compute: Callable[[range], Iterable[bytes]],
+    *,
+    n_rows: int,
+    row_bytes: int,
+    about: Mapping[str, Any],
+    need: str,
+) -> None:
+    """Write rows shard by shard.
+
+    The file appears beside the header under its name with ``.bin``, whole or not at all, the
+    header last. A writing that was killed goes on at the shard it was in.
+
+    Args:
+        header: A ``.json`` file to be written.
+        compute: Gives the bytes of a range of rows, in parts.
+        n_rows: Number of rows.
+        row_bytes: Bytes of a row.
+        about: What the rows depend on, becomes the header; must be JSON. An interrupted writing
+            is taken up where it is the same.
+        need: What needs the room, and what to do where there is too little.
+
+    Raises:
+        OSError: If the disk has no room for the file; says how much it needs.
+    """
+    header = Path(header)
+    target, part = header.with_suffix(".bin"), header.with_name(f".{header.stem}.part.bin")
+    progress = part.with_suffix(".json")
+    checksums = _resume(part, progress, about)
+    _check_disk(part, n_rows * row_bytes, need)
+    shards = list(_shards(n_rows))
+    if checksums:
+        log.info("%d of %d shards are there already", len(checksums), len(shards))
+    with part.open("r+b" if checksums else "w+b") as file:
+        file.truncate(n_rows * row_bytes)
+        todo = shards[len(checksums) :]
+        for shard in tqdm(todo, header.stem, len(shards), initial=len(checksums), disable=None):
+            file.seek(shard.start * row_bytes)
+            checksum = 0
+            for rows in compute(shard):
+                file.write(rows)
+                checksum = zlib.crc32(rows, checksum)
+            file.flush()
+            checksums.append(checksum)
+            write_json(progress, dict(about) | {"checksums": checksums})
+    header.unlink(missing_ok=True)
+    part.replace(target)
+    write_json(header, dict(about) | {"checksums": checksums})
+    progress.unlink()
+
+
+def find_rows(header: str | Path, n_bytes: int) -> Path:
+    """The file of a header.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it has another size.
+    """
+    path = Path(header).with_suffix(".bin")
+    if path.stat().st_size != n_bytes:
+        raise ValueError(f"{path} must have {n_bytes} bytes, got {path.stat().st_size}")
+    return path
+
+
+def check_rows(path: Path, rows: NDArray[np.uint8], checksums: Sequence[int]) -> None:
+    """Compare rows of shape ``(n, row_bytes)`` to their checksums.
+
+    Raises:
+        ValueError: If they differ; names the first shard that does.
+    """
+    for shard, checksum in zip(_shards(len(rows)), checksums, strict=True):
+        if zlib.crc32(rows[shard.start : shard.stop].data) != checksum:
+            raise ValueError(
+                f"{path} is damaged: its checksum differs at images {shard.start} to "
+                f"{shard.stop - 1}; delete it and run the workflow again"
+            )
+
+
+def _shards(n_rows: int) -> Iterator[range]:
+    for start in range(0, n_rows, SHARD_ROWS):
+        yield range(start, min(start + SHARD_ROWS, n_rows))
+
+
+def _resume(part: Path, progress: Path, about: Mapping[str, Any]) -> list[int]:
+    """Checksums of the shards that an interrupted writing of the same rows has written."""
+    if not (part.is_file() and progress.is_file()):
+        return []
+    found = read_json(progress)
+    checksums: list[int] = found.pop("checksums")
+    return checksums if found == json.loads(json.dumps(about)) else []
+
+
+def _check_disk(part: Path, n_bytes: int, need: str) -> None:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    held = part.stat().st_blocks * 512 if part.is_file() else 0
+    free = shutil.disk_usage(part.parent).free + held
+    log.info("%.2f GB of disk are needed, %.2f GB are free", n_bytes / 1e9, free / 1e9)
+    if n_bytes > free:
+        raise OSError(
+            f"{n_bytes / 1e9:.1f} GB must be free in {part.parent}, got {free / 1e9:.1f}: {need}"
+        )
