@@ -28,7 +28,9 @@ def test_missing_imagenet_is_one_clear_error(fresh_project: Project) -> None:
     ],
 )
 def test_wrong_settings(fresh_project: Project, setting: str, message: str) -> None:
-    text = f"experiments:\n  tiny:\n    base: digits\n    seeds: [0]\n    {setting}\n"
+    # Of another image size, so that it shares no features, which digits would make meanwhile.
+    own = "base: digits\n    seeds: [0]\n    data: {image_size: 36}"
+    text = f"experiments:\n  tiny:\n    {own}\n    {setting}\n"
     (fresh_project.folder / "config" / "tiny.yaml").write_text(text)
     check_refusal(fresh_project, message)
 
