@@ -61,6 +61,11 @@ class Pairs:
             drawn.append(self.negatives.sample(anchors, generator))
         return np.split(np.stack(drawn), len(anchors) // batch_size, axis=1)
 
+    def count_batches(self, batch_size: int) -> int:
+        """Batches of an epoch."""
+        n = self.positives.n_images
+        return n // min(batch_size, n)
+
     def find_far(self, anchors: NDArray[np.int64]) -> Tensor | None:
         """Which anchors are negatives of which, ``(b, b)``; None where negatives are drawn."""
         return self.negatives.is_far(anchors) if isinstance(self.negatives, FarPairs) else None
@@ -114,7 +119,7 @@ def finetune(
     generator = np.random.default_rng(seed)
     backbone.to(device).set_trainable(settings.trainable)
     head.to(device)
-    n_batches = len(pairs.draw_epoch(settings.batch_size, np.random.default_rng(0)))
+    n_batches = pairs.count_batches(settings.batch_size)
     trainer = Trainer(backbone, head, settings, n_batches, processes)
     source = _Source(backbone, views, settings, device, processes)
     history = _resume(checkpoint, trainer, generator)
