@@ -14,7 +14,7 @@ from tqdm import tqdm
 from unic.distances import to_euclidean
 from unic.mining.distances import ExactRows, check_features
 from unic.mining.lists import Side
-from unic.mining.tiles import Operand
+from unic.mining.tiles import MAX_INT8_DIMS, Operand
 from unic.mining.vectors import SUMS, prefetch, squared_distance
 from unic.store import Store, check_same_images, open_store
 
@@ -27,7 +27,6 @@ _ROUNDING = 2.0**-20  # over that of distances and squares
 _CACHE_LINE = 64
 _PART_ROWS = 1024  # measured by a thread at a time
 _LISTED_ROWS = 64  # anchors whose far sets are listed at a time
-_EXACT_DIMS = 2**16  # whose products of digits add up within 32 bits
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
 
@@ -373,8 +372,9 @@ def _draw_by_rejection(
 @njit(cache=True)
 def _dot(left: NDArray[np.int8], right: NDArray[np.int8]) -> float:
     total = 0.0
-    for start in range(0, len(left), _EXACT_DIMS):
-        total += _dot_part(left[start : start + _EXACT_DIMS], right[start : start + _EXACT_DIMS])
+    for start in range(0, len(left), MAX_INT8_DIMS):
+        stop = start + MAX_INT8_DIMS
+        total += _dot_part(left[start:stop], right[start:stop])
     return total
 
 

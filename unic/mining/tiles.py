@@ -139,6 +139,8 @@ class Operand:
             np.nextafter(floored.astype(np.float32), np.float32(np.inf)),
             (1.01 * errors).astype(np.float32),
         )
+        bounded = (self.sides.norms, self.sides.errors, self.half_norms)
+        self._largest = tuple(float(values.max()) for values in bounded)
         is_timed = precision == "float32" and n_images >= _TIMED_IMAGES
         self.is_by_numpy = is_timed and _is_numpy_faster(n_dims)
 
@@ -148,9 +150,11 @@ class Operand:
 
     def slacks(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Twice the largest error ``(b,)`` of ``v`` in each of some rows."""
-        norms, errors = self.sides.norms.astype(np.float64), self.sides.errors.astype(np.float64)
-        error = errors[rows] * norms.max() + norms[rows] * errors.max()  # (b,)
-        return 2.02 * (error + 8 * _FLOAT32 * float(self.half_norms.max()))
+        norms = self.sides.norms[rows].astype(np.float64)  # (b,)
+        errors = self.sides.errors[rows].astype(np.float64)  # (b,)
+        largest_norm, largest_error, largest_half_norm = self._largest
+        error = errors * largest_norm + norms * largest_error  # (b,)
+        return 2.02 * (error + 8 * _FLOAT32 * largest_half_norm)
 
     def count_doubtful(self, far_rank: int) -> int:
         """Images on either side of a rank that the error may put on the other, as a rule.
