@@ -126,8 +126,7 @@ def test_refuses_a_negative_number_of_negatives(folder: Path) -> None:
 # All images
 
 
-def test_the_summary_is_that_of_the_arrays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unic.analysis.inspection._BLOCK", 7 * N_NEIGHBORS**2)
+def test_the_summary_is_that_of_the_arrays(folder: Path) -> None:
     order, distances = rank_images(draw_features())
     indices = order[:, :N_NEIGHBORS]
     summary = summarize_neighbors(open_artifacts(folder))

@@ -27,7 +27,6 @@ _STAGES = {  # what a look at neighbors reads, and the stage that makes it
     "negatives": "index_negatives",
 }
 
-_BLOCK = 2**22  # indices looked at together
 
 ByImage = dict[str, NDArray[Any]]  # arrays (n,) that say something of every image
 
@@ -180,7 +179,7 @@ def summarize_neighbors(artifacts: Artifacts) -> dict[str, Any]:
     """
     parameters = artifacts.neighbors.attributes["parameters"]
     distances = artifacts.neighbors.read("distances")  # (n, k)
-    mutual = _reciprocity(artifacts.neighbors.read("indices"))  # (n,)
+    mutual = _read_reciprocity(artifacts)  # (n,)
     known, positives = artifacts.known_labels, artifacts.positives
     stores = {name: part for name, part in artifacts._asdict().items() if isinstance(part, Store)}
     return {
@@ -286,16 +285,14 @@ def _find_mutual(indices: NDArray[np.int64], anchors: NDArray[np.int64]) -> NDAr
     return np.any(is_anchor, axis=2)
 
 
-def _reciprocity(indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """:func:`unic.cleaning.reciprocity` without its seconds of importing a compiler."""
-    n_images, n_neighbors = indices.shape
-    n_rows = max(1, _BLOCK // n_neighbors**2)
-    blocks = [
-        _find_mutual(indices, np.arange(start, min(start + n_rows, n_images)))[:, 1:]
-        for start in range(0, n_images, n_rows)
-    ]
-    is_mutual = np.concatenate(blocks)  # (n, k - 1)
-    return is_mutual.mean(axis=1) if n_neighbors > 1 else np.ones(n_images)
+def _read_reciprocity(artifacts: Artifacts) -> NDArray[np.float32]:
+    """What cleaning has stored; counted anew where it has not run."""
+    if artifacts.positives is None:
+        from unic.cleaning import reciprocity  # importing its compiler takes seconds
+
+        return reciprocity(artifacts.neighbors.read("indices"))
+    stored: NDArray[np.float32] = artifacts.positives.read("reciprocity")
+    return stored
 
 
 def _read_negatives(artifacts: Artifacts, anchors: NDArray[np.int64]) -> NDArray[np.int64]:
