@@ -183,7 +183,7 @@ def plot_metrics(metrics: Mapping[str, Any], *, split: str) -> Figure:
         axes.set_ylim(min(0, axes.get_ylim()[0]), 106)
         axes.set_yticks(range(0, 101, 20))
         _label(axes, y="Percent")
-        figure.legend(loc="outside upper left", ncols=4, handlelength=1, handleheight=1)
+        figure.legend(loc="outside upper left", ncols=3, handlelength=1, handleheight=1)
     return figure
 
 
