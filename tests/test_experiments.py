@@ -250,6 +250,17 @@ def test_resolving_changes_neither_configuration_nor_schema() -> None:
             "experiments.toy.gcd.old_classes must leave new classes among the 10, got 10",
         ),
         ("gcd", {"old_classes": [0], "labeled_fraction": 1}, "gcd.labeled_fraction: 1 is greater"),
+        (
+            "negatives",
+            {"draw": "in_batch", "pool": "all"},
+            "experiments.toy.negatives: with draw in_batch, pool must be far and labeled_share 0, "
+            "got all and 0",
+        ),
+        (
+            "negatives.labeled_share",
+            0.5,
+            "experiments.toy.negatives.labeled_share must be 0 where gcd is null, got 0.5",
+        ),
         ("base", "digist", "experiments.toy.base: unknown experiment digist; known are toy"),
         ("base", "to", "experiments.toy.base: unknown experiment to; did you mean toy?"),
         ("base", "toy", "bases must not go in a circle, got toy -> toy"),
@@ -345,6 +356,7 @@ def test_the_configuration_of_the_repository() -> None:
         ("negatives.draw", "each_epoch", ["index_negatives"]),
         ("neighbors.far_rank", 900, ["mine_neighbors", "index_images"]),
         ("negatives.seed", 3, ["index_negatives"]),
+        ("negatives.pool", "all", ["index_negatives"]),
         ("gcd", {"old_classes": [0]}, ["split_labels"]),
         ("finetuning.lambda_ent", 5, ["finetune"]),
         ("kmeans.n_restarts", 3, ["cluster_pixels", "cluster_features", "cluster_finetuned"]),

@@ -128,7 +128,11 @@ def make_run(
             "view": VIEW,
             "augmentation": augmentation,
             "negatives": "once" if "negatives" in names else "in_batch",
-            "exclude_known_same_label": True,
+            "pool": {
+                "pool": "far",
+                "labeled_share": 0.0,
+                "exclude_known_same_label": True,
+            },
             "weights": "random",
             "model": MODEL,
             "snapshot_every": snapshot_every,

@@ -261,6 +261,7 @@ def _check_together(where: str, settings: Settings) -> None:
             f"{where}: finetuning.batch_size must be a multiple of machine.processes, got "
             f"{finetuning['batch_size']} and {settings['machine']['processes']}"
         )
+    _check_negatives(f"{where}.negatives", settings)
     if settings["gcd"] is not None and "old_classes" not in settings["gcd"]:
         raise ValueError(f"{where}.gcd.old_classes must be set")
     old = settings["gcd"]["old_classes"] if settings["gcd"] else []
@@ -268,3 +269,15 @@ def _check_together(where: str, settings: Settings) -> None:
         raise ValueError(
             f"{where}.gcd.old_classes must leave new classes among the {n_clusters}, got {len(old)}"
         )
+
+
+def _check_negatives(where: str, settings: Settings) -> None:
+    negatives = settings["negatives"]
+    draw, pool, share = (negatives[key] for key in ("draw", "pool", "labeled_share"))
+    if draw == "in_batch" and (pool != "far" or share):
+        raise ValueError(
+            f"{where}: with draw in_batch, pool must be far and labeled_share 0, got {pool} and "
+            f"{share}"
+        )
+    if share and settings["gcd"] is None:
+        raise ValueError(f"{where}.labeled_share must be 0 where gcd is null, got {share}")

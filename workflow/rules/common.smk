@@ -69,6 +69,13 @@ def negative_files(wildcards):
     }
 
 
+def negative_pool(wildcards):
+    """Which images are negatives of which."""
+    negatives = settings_of(wildcards)["negatives"]
+    keys = ("pool", "labeled_share", "exclude_known_same_label")
+    return {key: negatives[key] for key in keys}
+
+
 def weights_digest(wildcards):
     """Digest of the content of weights that come with the package."""
     weights = settings_of(wildcards)["backbone"]["weights"]

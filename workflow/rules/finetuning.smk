@@ -66,7 +66,7 @@ rule finetune:
         view=view,
         augmentation=value("finetuning.augmentation"),
         negatives=value("negatives.draw"),
-        exclude_known_same_label=value("negatives.exclude_known_same_label"),
+        pool=negative_pool,
         weights=value("backbone.weights"),
         weights_digest=weights_digest,
         model=model,
