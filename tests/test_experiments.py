@@ -289,6 +289,32 @@ def test_refuses_defaults_with_a_base() -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"name": "UNIC", "experiment": "to"},
+            "config: tables.table9.rows[1] (UNIC): unknown experiment to; did you mean toy?",
+        ),
+        (
+            {"name": "UNIC", "paper": {"ACK": 3}},
+            "config: tables.table9.rows[1] (UNIC): unknown column ACK; did you mean ACC?",
+        ),
+        (
+            {"name": "k-means"},
+            "tables.table9: each row must have its own name, got k-means twice",
+        ),
+        ({"paper": {}}, "config: tables.table9.rows.1: 'name' is a required property"),
+        ({"name": "UNIC", "paper": {"ACC": 101}}, "101 is greater than the maximum of 100"),
+    ],
+)
+def test_refuses_a_wrong_row_of_a_table(row: Settings, message: str) -> None:
+    rows = [{"name": "k-means", "experiment": "toy"}, row]
+    table = {"title": "Table 9", "columns": {"ACC": "acc"}, "rows": rows}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        resolve({"toy": example()}, tables={"table9": table})
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({}, "config: 'experiments' is a required property"),

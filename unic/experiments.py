@@ -71,6 +71,7 @@ def resolve_experiments(
     """
     _check(config, schema, "config")
     experiments, defaults = config["experiments"], config.get("defaults") or {}
+    _check_tables(config.get("tables", {}), experiments)
     if defaults.get("base") is not None:
         raise ValueError("config: defaults must not have a base")
     resolved = {}
@@ -225,6 +226,25 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(last, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
     return f"unknown {what} {name}; {hint}"
+
+
+def _check_tables(tables: Mapping[str, Any], experiments: Mapping[str, Any]) -> None:
+    for name, table in tables.items():
+        for number, row in enumerate(table["rows"]):
+            where = f"config: tables.{name}.rows[{number}] ({row['name']})"
+            if row.get("experiment", next(iter(experiments))) not in experiments:
+                raise ValueError(
+                    f"{where}: " + _unknown("experiment", row["experiment"], experiments)
+                )
+            for heading in row.get("paper", {}):
+                if heading not in table["columns"]:
+                    raise ValueError(f"{where}: " + _unknown("column", heading, table["columns"]))
+        names = [row["name"] for row in table["rows"]]
+        twice = next((row for row in names if names.count(row) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"config: tables.{name}: each row must have its own name, got {twice} twice"
+            )
 
 
 def _check_together(where: str, settings: Settings) -> None:

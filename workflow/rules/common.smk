@@ -21,6 +21,7 @@ wildcard_constraints:
     experiment="[A-Za-z0-9][A-Za-z0-9_-]*",
     seed="[0-9]+",
     source="features|pixels|finetuned",
+    table="[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
 def settings_of(wildcards):
@@ -169,6 +170,27 @@ def all_predictions(wildcards):
         for source in sources
     ]
     return own + baselines
+
+
+def table(wildcards):
+    """A table of the paper, as the configuration has it."""
+    tables = config.get("tables", {})
+    if wildcards.table not in tables:
+        known = ", ".join(tables) or "none"
+        raise WorkflowError(f"unknown table {wildcards.table}, known are {known}")
+    return tables[wildcards.table]
+
+
+def experiments_of_table(wildcards):
+    """The experiments whose numbers a table holds, each once."""
+    rows = table(wildcards)["rows"]
+    return list(dict.fromkeys(row["experiment"] for row in rows if "experiment" in row))
+
+
+def metrics_of_table(wildcards):
+    """The metrics of the experiments of a table."""
+    experiments = experiments_of_table(wildcards)
+    return expand("results/{experiment}/metrics.json", experiment=experiments)
 
 
 def gpus(wildcards):
