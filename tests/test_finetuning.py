@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from unic.backbones import Backbone, ClusterHead, load_backbone
+from unic.backbones import Backbone, load_backbone
 from unic.checkpoints import Checkpoint
 from unic.cleaning import PositiveSampler
 from unic.data.datasets import ArrayImages
@@ -20,6 +20,7 @@ from unic.data.views import View
 from unic.far_pairs import FarPairs
 from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
+from unic.heads import ClusterHead
 from unic.losses import entropy_loss, negative_loss, positive_loss
 from unic.metrics import cluster_accuracy
 from unic.negatives import StoredNegatives

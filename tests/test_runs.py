@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from unic.backbones import ClusterHead, load_backbone
+from unic.backbones import load_backbone
 from unic.cleaning import clean_neighbors
 from unic.data.datasets import open_images
 from unic.data.index import read_index, write_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.features import extract_features
+from unic.heads import ClusterHead
 from unic.metrics import cluster_accuracy
 from unic.models import Model, load_model
 from unic.prediction import predict_clusters
@@ -38,6 +39,7 @@ MODEL = {
     "options": {"img_size": 32},
     "image_size": 32,
     "n_clusters": N_CLASSES,
+    "head": "mlp",
     "head_width": 64,
 }
 VIEW = {"image_size": 32, "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -134,6 +136,7 @@ def make_run(
                 "exclude_known_same_label": True,
             },
             "weights": "random",
+            "network": "auto",
             "model": MODEL,
             "snapshot_every": snapshot_every,
             "finetuning": FINETUNING | settings,

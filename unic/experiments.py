@@ -37,7 +37,8 @@ STAGES = {
     "extract_tokens": Stage(
         (
             *(*VIEW, "backbone"),
-            *(f"finetuning.{key}" for key in ("augmentation", "views", "token_dtype", "precision")),
+            *(f"finetuning.{key}" for key in ("augmentation", "head", "views", "token_dtype")),
+            "finetuning.precision",
         ),
         ("decode_images", "pretrain"),
     ),
@@ -275,6 +276,10 @@ def _check_together(where: str, settings: Settings) -> None:
         raise ValueError(
             f"{where}.finetuning: views must be fresh where trainable is all, got "
             f"{finetuning['views']}"
+        )
+    if finetuning["train_final_norm"] and finetuning["trainable"] == "none":
+        raise ValueError(
+            f"{where}.finetuning: train_final_norm must be false where trainable is none, got true"
         )
     if finetuning["batch_size"] % settings["machine"]["processes"]:
         raise ValueError(

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from unic.backbones import Backbone, ClusterHead
+from unic.backbones import Backbone
 from unic.checkpoints import Checkpoint
 from unic.class_token import TrunkOutput
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
 from unic.devices import choose_precision
 from unic.far_pairs import FarPairs
+from unic.heads import Head
 from unic.models import Model
 from unic.negatives import NegativeSampler
 from unic.processes import ALONE, Processes
@@ -73,7 +74,7 @@ class Pairs:
 
 def finetune(
     backbone: Backbone,
-    head: ClusterHead,
+    head: Head,
     views: ViewLoader | CachedViews,
     pairs: Pairs,
     settings: FinetuningSettings,
@@ -93,7 +94,7 @@ def finetune(
 
     Args:
         backbone: Cut backbone; ``settings.trainable`` says what of it is trained.
-        head: From features to logits.
+        head: From features or tokens to logits.
         views: Views of the training images, or what the trunk gave for some of each.
         pairs: Draws positives and negatives.
         settings: See :class:`unic.trainer.FinetuningSettings`.
@@ -117,7 +118,7 @@ def finetune(
     """
     _check_settings(settings, views)
     generator = np.random.default_rng(seed)
-    backbone.to(device).set_trainable(settings.trainable)
+    backbone.to(device).set_trainable(settings.trainable, final_norm=settings.train_final_norm)
     head.to(device)
     n_batches = pairs.count_batches(settings.batch_size)
     trainer = Trainer(backbone, head, settings, n_batches, processes)
@@ -179,9 +180,8 @@ class _Source:
         self.processes, self.has_gradient = processes, settings.trainable == "all"
         self.precision = torch.float32
         if isinstance(views, ViewLoader):
-            is_transformer = backbone.has_class_token_path
             self.precision = choose_precision(
-                settings.precision, device, is_transformer=is_transformer
+                settings.precision, device, is_transformer=backbone.is_transformer
             )
 
     def outputs(

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unic.backbones import Backbone, ClusterHead
+from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
+from unic.heads import Head
 from unic.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
 from unic.processes import ALONE, Processes
 
@@ -29,6 +30,7 @@ class FinetuningSettings:
     clip_norm: float | None = None  # largest norm of the gradient
     accumulation: int = 1  # batches a step of the optimizer
     entropy_momentum: float = 0.0  # share of past batches in the mean prediction of L_ent
+    train_final_norm: bool = False  # along with the last block
 
 
 class Trainer:
@@ -36,7 +38,7 @@ class Trainer:
 
     Args:
         backbone: Where it shall be, and with gradients where they are wanted.
-        head: From features to logits, on the same device.
+        head: From features or tokens to logits, on the same device.
         settings: See :class:`FinetuningSettings`.
         n_batches: Batches of an epoch.
         processes: This process and those that train along with it.
@@ -45,7 +47,7 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        head: ClusterHead,
+        head: Head,
         settings: FinetuningSettings,
         n_batches: int,
         processes: Processes = ALONE,
@@ -85,8 +87,8 @@ class Trainer:
             Clusters ``(b,)`` of the anchors, and ``[loss, L_pos, L_neg, L_ent]``.
         """
         with torch.set_grad_enabled(self.settings.trainable != "none"):
-            features = self.backbone.features_of(output)  # (r b, d)
-        log_probs = torch.log_softmax(self.head(features.float()), dim=1)  # (r b, c)
+            read = self._read(output)
+        log_probs = torch.log_softmax(self.head(read.float()), dim=1)  # (r b, c)
         log_probs = self.processes.gather(log_probs.unflatten(0, (n_rows, -1)))  # (r, b, c)
         loss, terms = self._loss(log_probs, is_far)
         loss.backward()
@@ -131,6 +133,12 @@ class Trainer:
         self.n_steps = state["n_steps"]
         past = state["past"]
         self.past = None if past is None else past.to(self.parameters[0].device)
+
+    def _read(self, output: TrunkOutput) -> Tensor:
+        """What the head is given: features ``(r b, d)`` or tokens ``(r b, t, d)``."""
+        if self.head.reads_tokens:
+            return self.backbone.features_and_tokens(output)[1]
+        return self.backbone.features_of(output)
 
     def _loss(self, log_probs: Tensor, is_far: Tensor | None) -> tuple[Tensor, Tensor]:
         """Eq. 9 and its detached terms ``[loss, L_pos, L_neg, L_ent]``."""

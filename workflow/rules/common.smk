@@ -121,6 +121,7 @@ def model(wildcards):
         "options": settings["backbone"]["options"],
         "image_size": settings["data"]["image_size"],
         "n_clusters": settings["n_clusters"],
+        "head": settings["finetuning"]["head"],
         "head_width": settings["finetuning"]["head_width"],
     }
 
@@ -142,7 +143,8 @@ def decoded_files(wildcards):
 def training(wildcards):
     """The settings of the training itself."""
     elsewhere = (
-        *("augmentation", "head_width", "views", "token_dtype", "snapshot_every"),
+        *("augmentation", "head", "head_width"),
+        *("views", "token_dtype", "snapshot_every"),
     )
     finetuning = settings_of(wildcards)["finetuning"]
     return {key: finetuning[key] for key in finetuning if key not in elsewhere}
