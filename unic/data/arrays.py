@@ -189,9 +189,14 @@ def _make_array(_: type, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return np.ndarray(shape, dtype)
 
 
+def _make_dtype(kind: str, align: int, copy: int) -> np.dtype[Any]:
+    """What pickled types start from; numpy wants truth values, old files have numbers."""
+    return np.dtype(kind, align=bool(align), copy=bool(copy))
+
+
 _PICKLED = {
     "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
+    "numpy.dtype": _make_dtype,
     "numpy.core.multiarray._reconstruct": _make_array,
     "numpy._core.multiarray._reconstruct": _make_array,
 }
