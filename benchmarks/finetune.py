@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unic.backbones import Backbone, load_backbone
-from unic.data.datasets import ArrayImages
+from unic.data.images import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.heads import ClusterHead

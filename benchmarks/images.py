@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from unic.data.datasets import FileImages
+from unic.data.images import FileImages
 from unic.data.views import View, prepare_image
 
 VIEW = View(image_size=224, crop_pct=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

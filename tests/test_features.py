@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from unic.backbones import Backbone, load_backbone
-from unic.data.datasets import ArrayImages, FileImages
+from unic.data.images import ArrayImages, FileImages
 from unic.data.views import View, prepare_image
 from unic.features import check_finite, extract_features, extract_pixels
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unic.backbones import Backbone, load_backbone
 from unic.checkpoints import Checkpoint
 from unic.cleaning import PositiveSampler
-from unic.data.datasets import ArrayImages
+from unic.data.images import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.far_pairs import FarPairs

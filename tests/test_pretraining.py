@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from unic.backbones import Backbone, load_backbone
-from unic.data.datasets import Images, list_images, open_images
+from unic.data.datasets import list_images, open_images
+from unic.data.images import Images
 from unic.data.views import View
 from unic.mining import mine_neighbors
 from unic.pretraining import PretrainingSettings, pretrain, save_backbone, writing_views

@@ -14,7 +14,7 @@ import unic.rows
 import unic.tokens
 from unic.backbones import Backbone, load_backbone
 from unic.class_token import TrunkOutput
-from unic.data.datasets import ArrayImages
+from unic.data.images import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.provenance import image_digest

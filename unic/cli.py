@@ -1,4 +1,4 @@
-"""The command ``unic``: look at what the workflow has made."""
+"""The command ``unic``: check data sets, look at what the workflow has made."""
 
 import argparse
 import json
@@ -17,19 +17,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name, None = that of this process.
 
     Returns:
-        Exit status: 0, or 2 after a wrong input.
+        Exit status: 0, 1 where a data set is not as expected, or 2 after a wrong input.
     """
     parser = _make_parser()
     options = parser.parse_args(arguments)
+    status = 0
     try:
-        options.run(options)
+        status = options.run(options) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"unic: error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return status
 
 
 def describe_results(folder: Path) -> str:
@@ -107,6 +108,28 @@ def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> No
         sheets.open_sheet(path)
 
 
+def _check_data(options: argparse.Namespace) -> int:
+    from unic.data import checks, downloads  # pandas takes a second to import
+
+    root = options.root
+    if options.manifest is not None and root is None:
+        root = str(Path(options.manifest).parent)
+    if options.download:
+        if root is None:
+            raise ValueError("--download needs --root, the folder to put the files in")
+        downloads.download(options.name, root=root)
+    findings = checks.check_dataset(
+        options.name, root=root, manifest=options.manifest, label_file=options.label_file
+    )
+    width = max(len(finding.what) for finding in findings)
+    print(f"{'':<{width}}  {'found':>14}  {'expected':>14}")
+    for finding in findings:
+        wrong = "" if finding.is_right else "  differs"
+        expected = finding.expected or "-"
+        print(f"{finding.what:<{width}}  {finding.found:>14}  {expected:>14}{wrong}")
+    return 0 if all(finding.is_right for finding in findings) else 1
+
+
 def _compile(_: argparse.Namespace) -> None:
     from unic.compilation import compile_loops  # torch and numba take seconds to import
 
@@ -127,6 +150,13 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     _add_inspect_arguments(neighbors)
     neighbors.set_defaults(run=_inspect_neighbors)
+    data = commands.add_parser(
+        "data",
+        help="check a data set on disk",
+        description="Compare a data set on disk with what is expected of it; 1 if it differs.",
+    )
+    _add_data_arguments(data)
+    data.set_defaults(run=_check_data)
     compilation = commands.add_parser(
         "compile",
         help="compile the loops of mining ahead of their first use",
@@ -134,6 +164,16 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     compilation.set_defaults(run=_compile)
     return parser
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="data.name of an experiment, such as cifar10")
+    parser.add_argument("--root", metavar="FOLDER", help="data.root of an experiment")
+    parser.add_argument("--manifest", metavar="FILE", help="list of images, for manifest")
+    parser.add_argument("--label-file", metavar="FILE.csv", help="labels, for folder")
+    parser.add_argument(
+        "--download", action="store_true", help="get the files first, where they have an address"
+    )
 
 
 def _png(path: str) -> Path:

@@ -5,10 +5,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
+
+from unic.data.classes import published_old_classes
 
 Settings = dict[str, Any]
 
@@ -20,16 +23,13 @@ class Stage(NamedTuple):
     after: tuple[str, ...] = ()
 
 
+DATA = ("data.name", "data.root", "data.manifest")  # what images there are
 VIEW = ("data.image_size", "data.crop_pct", "data.mean", "data.std")
 STAGES = {
-    "index_images": Stage(
-        ("data.name", "data.root", "data.label_file", "n_clusters", "neighbors.far_rank")
-    ),
-    "decode_images": Stage(("data.name", "data.root", "data.decoded")),
-    "split_labels": Stage(("data.name", "data.root", "data.label_file", "gcd")),
-    "pretrain": Stage(
-        ("data.name", "data.root", *VIEW, "backbone.name", "backbone.options", "pretraining")
-    ),
+    "index_images": Stage((*DATA, "data.label_file", "n_clusters", "neighbors.far_rank")),
+    "decode_images": Stage((*DATA, "data.decoded")),
+    "split_labels": Stage((*DATA, "data.label_file", "gcd")),
+    "pretrain": Stage((*DATA, *VIEW, "backbone.name", "backbone.options", "pretraining")),
     "extract_features": Stage((*VIEW, "backbone"), ("decode_images", "pretrain")),
     "mine_neighbors": Stage(("neighbors",), ("extract_features",)),
     "clean_neighbors": Stage(("cleaning",), ("mine_neighbors",)),
@@ -46,7 +46,7 @@ STAGES = {
         ("finetuning", "n_clusters"), ("clean_neighbors", "index_negatives", "split_labels")
     ),
     "predict": Stage((), ("finetune",)),
-    "extract_pixels": Stage(("data.name", "data.root", *VIEW)),
+    "extract_pixels": Stage((*DATA, *VIEW)),
     "cluster_pixels": Stage(("kmeans", "n_clusters", "seeds"), ("extract_pixels",)),
     "cluster_features": Stage(("kmeans", "n_clusters", "seeds"), ("extract_features",)),
     "cluster_finetuned": Stage(("kmeans", "n_clusters", "seeds"), ("predict",)),
@@ -84,6 +84,7 @@ def resolve_experiments(
         if settings["gcd"] is not None:
             gcd_schema = schema["$defs"]["experiment"]["properties"]["gcd"]["oneOf"][1]
             settings["gcd"] = _merged(_schema_defaults(gcd_schema), settings["gcd"])
+        _fill_in(f"config: experiments.{name}", settings)
         _check_together(f"config: experiments.{name}", settings)
         resolved[name] = settings
     return resolved
@@ -248,6 +249,18 @@ def _check_tables(tables: Mapping[str, Any], experiments: Mapping[str, Any]) -> 
             )
 
 
+def _fill_in(where: str, settings: Settings) -> None:
+    """What a setting stands for, where another one decides."""
+    data, gcd = settings["data"], settings["gcd"]
+    if data["name"] == "manifest" and data["root"] is None and data["manifest"] is not None:
+        data["root"] = str(Path(data["manifest"]).parent)
+    if gcd is not None and gcd.get("old_classes") == "published":
+        try:
+            gcd["old_classes"] = published_old_classes(data["name"])
+        except ValueError as error:
+            raise ValueError(f"{where}.gcd.old_classes: {error}") from None
+
+
 def _check_together(where: str, settings: Settings) -> None:
     """What no single key's range can say."""
     neighbors, n_clusters = settings["neighbors"], settings["n_clusters"]
@@ -264,8 +277,7 @@ def _check_together(where: str, settings: Settings) -> None:
             f"{where}.cleaning: exactly one of max_union_size and quantile must be set, got "
             f"{cleaning['max_union_size']} and {cleaning['quantile']}"
         )
-    if settings["data"]["name"] != "digits" and settings["data"]["root"] is None:
-        raise ValueError(f"{where}.data.root must be set for data.name {settings['data']['name']}")
+    _check_data(where, settings["data"])
     decoded, image_size = settings["data"]["decoded"], settings["data"]["image_size"]
     if decoded != "none" and decoded < image_size:
         raise ValueError(
@@ -306,3 +318,19 @@ def _check_negatives(where: str, settings: Settings) -> None:
         )
     if share and settings["gcd"] is None:
         raise ValueError(f"{where}.labeled_share must be 0 where gcd is null, got {share}")
+
+
+def _check_data(where: str, data: Settings) -> None:
+    """Where images and labels are, which differs between data sets."""
+    if (data["manifest"] is None) == (data["name"] == "manifest"):
+        raise ValueError(
+            f"{where}.data.manifest must be set for data.name manifest and no other, got "
+            f"{data['manifest']} for {data['name']}"
+        )
+    if data["name"] != "digits" and data["root"] is None:
+        raise ValueError(f"{where}.data.root must be set for data.name {data['name']}")
+    if data["label_file"] is not None and data["name"] != "folder":
+        raise ValueError(
+            f"{where}.data.label_file must be null but for data.name folder, got "
+            f"{data['label_file']} for {data['name']}"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unic.backbones import Backbone
-from unic.data.datasets import Images
+from unic.data.images import Images
 from unic.data.loaders import ViewLoader, split_rows
 from unic.data.views import View
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unic.data.datasets import Images
+from unic.data.images import Images
 from unic.data.views import View
 from unic.features import check_finite, extract_features, map_images
 from unic.files import whole_file

@@ -16,7 +16,7 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 from tqdm import tqdm
 
 from unic.backbones import Backbone
-from unic.data.datasets import Images
+from unic.data.images import Images
 from unic.data.loaders import ViewLoader, split_rows
 from unic.data.views import View
 from unic.files import whole_file

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.baselines.kmeans import assign_clusters, fit_kmeans
-from unic.data.datasets import Images
+from unic.data.images import Images
 from unic.data.views import View
 from unic.metrics import cluster_accuracy
 from unic.models import load_model

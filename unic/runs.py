@@ -41,8 +41,8 @@ class FinetuningRun:
         checkpoint: File that is kept between the start of the run and its end.
         snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.
         params: ``data``, ``root``, ``view``, ``augmentation``, ``negatives``,
-            ``pool``, ``weights``, ``network``, ``model``, ``finetuning``, ``snapshot_every``, and what
-            else the result depends on.
+            ``pool``, ``weights``, ``network``, ``model``, ``finetuning``, ``snapshot_every``, and
+            what else the result depends on.
         seed: Of the head, the order, the pairs and the views.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: Of all processes together.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unic.data.datasets import FileImages
 from unic.data.decoded import decode_images, open_pixels
+from unic.data.images import FileImages
 from unic.data.loaders import ViewLoader, split_rows
 from unic.data.views import View
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from unic.data.datasets import ArrayImages, FileImages, Images
+from unic.data.images import ArrayImages, FileImages, Images
 from unic.data.loaders import ViewLoader, split_rows
 from unic.data.views import View, prepare_image
 

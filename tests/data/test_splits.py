@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unic.data.datasets import Annotations
+from unic.data.annotations import Annotations
 from unic.data.splits import UNKNOWN, draw_labeled, split_gcd, split_labels
 
 # Check values of the labeled subsets of GCD and SimGCD: numpy.random.seed(0), then

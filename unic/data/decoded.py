@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unic.data.datasets import ArrayImages, Images, open_images
+from unic.data.datasets import open_images
+from unic.data.images import ArrayImages, Images
 from unic.data.views import crop_square
 from unic.files import read_json
 from unic.provenance import image_digest

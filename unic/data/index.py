@@ -18,7 +18,12 @@ class Source(NamedTuple):
 
 
 def index_images(
-    name: str, *, root: str | None, n_clusters: int, far_rank: int
+    name: str,
+    *,
+    root: str | None,
+    n_clusters: int,
+    far_rank: int,
+    manifest: str | None = None,
 ) -> dict[str, list[str]]:
     """List the images of a data set and check that the experiment's numbers fit them.
 
@@ -27,6 +32,7 @@ def index_images(
         root: Folder of the files.
         n_clusters: K, at most the number of training images.
         far_rank: tau_2, below the number of training images.
+        manifest: List of the images, of a data set that has one.
 
     Returns:
         Image ids by split.
@@ -35,7 +41,7 @@ def index_images(
         FileNotFoundError: If the folder is missing or not laid out as it must be.
         ValueError: If there is no image, or a number does not fit.
     """
-    ids = list_images(name, root=root)
+    ids = list_images(name, root=root, manifest=manifest)
     n_images = len(ids["train"])
     if n_clusters > n_images:
         raise ValueError(

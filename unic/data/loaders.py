@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unic.data.datasets import Images
+from unic.data.images import Images
 from unic.data.views import RANDOM_CROPS, View, draw_warps, prepare_image, warp_batch
 
 MEMORY_LIMIT = 1 << 30  # bytes of prepared images that a loader keeps

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unic.data.datasets import Annotations
+from unic.data.annotations import Annotations
 
 UNKNOWN = -1
 

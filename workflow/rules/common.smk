@@ -49,6 +49,18 @@ def view(wildcards):
     return {key: data[key] for key in ("image_size", "crop_pct", "mean", "std")}
 
 
+def manifest_file(wildcards):
+    """The list of the images, where the data set is one."""
+    manifest = settings_of(wildcards)["data"]["manifest"]
+    return {} if manifest is None else {"manifest": manifest}
+
+
+def label_file(wildcards):
+    """The file of true labels, where these are not class folders."""
+    labels = settings_of(wildcards)["data"]["label_file"]
+    return {} if labels is None else {"label_file": labels}
+
+
 def weight_files(wildcards):
     """The file of the backbone's weights, where it is one that is trained here or given."""
     weights = settings_of(wildcards)["backbone"]["weights"]

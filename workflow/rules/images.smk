@@ -1,4 +1,6 @@
 rule index_images:
+    input:
+        unpack(manifest_file),
     output:
         images="results/{experiment}/images.parquet",
     log:
@@ -46,6 +48,8 @@ rule decode_images:
 
 rule split_labels:
     input:
+        unpack(manifest_file),
+        unpack(label_file),
         images=artifact("index_images", "images.parquet"),
     output:
         labels="results/{experiment}/labels.zarr/zarr.json",
@@ -58,7 +62,7 @@ rule split_labels:
         "../../environment.yml"
     params:
         name=value("data.name"),
-        label_file=value("data.label_file"),
+        root=value("data.root"),
         gcd=value("gcd"),
         code=script_digest("split_labels.py"),
     message:

@@ -10,5 +10,6 @@ with job(snakemake.log[0]):
         root=root,
         n_clusters=snakemake.params.n_clusters,
         far_rank=snakemake.params.far_rank,
+        manifest=snakemake.input.get("manifest"),
     )
     write_index(snakemake.output.images, ids, name=name, root=root)

@@ -8,7 +8,13 @@ from unic.store import write_known_labels, write_labels
 
 with job(snakemake.log[0]):
     ids = read_index(snakemake.input.images)
-    annotations = read_labels(snakemake.params.name, ids, label_file=snakemake.params.label_file)
+    annotations = read_labels(
+        snakemake.params.name,
+        ids,
+        root=snakemake.params.root,
+        label_file=snakemake.input.get("label_file"),
+        manifest=snakemake.input.get("manifest"),
+    )
     split = split_labels(annotations, ids, gcd=snakemake.params.gcd)
     write_labels(
         snakemake.output.labels, split.labels, split.is_old, ids, class_names=split.class_names

@@ -1,0 +1,68 @@
+"""Images that are read one by one, from memory or from files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unic.data.decoding import decode_image
+
+
+class Images(Protocol):
+    """Images that can be read one by one, in a fixed order."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Image ids, row by row."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8, shape ``(h, w, 3)``, RGB."""
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images held in memory, all of one size."""
+
+    ids: Sequence[str]
+    pixels: NDArray[np.uint8]  # (n, h, w, 3)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8, shape ``(h, w, 3)``, RGB."""
+        pixels: NDArray[np.uint8] = self.pixels[row]
+        return pixels
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Image files below a root."""
+
+    ids: Sequence[str]
+    root: str
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Decode an image file: uint8, shape ``(h, w, 3)``, RGB, upright.
+
+        Raises:
+            ValueError: If the file cannot be decoded; names it.
+        """
+        path = Path(self.root, self.ids[row])
+        try:
+            return decode_image(path)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # Pillow raises all sorts on broken files
+            raise ValueError(f"images must be readable, cannot decode {path}: {error}") from None
