@@ -197,7 +197,7 @@ def train_each(runs: list[FinetuningRun], processes: Processes) -> None:
 def test_two_processes_train_as_one_does(files: Path, tmp_path: Path) -> None:
     """Over 20 steps the losses are those of one process, for every kind of views and negatives."""
     steps = {"batch_size": N_IMAGES, "epochs": 20}  # an epoch is a step
-    others = {"entropy_momentum": 0.5, "accumulation": 3, "clip_norm": 1.0}
+    others = {"entropy_momentum": 0.5, "accumulation": 3, "clip_norm": 1.0, "lambda_con": 2.0}
     kinds: dict[str, dict[str, Any]] = {
         "fresh": steps,
         "warp": steps | {"augmentation": "warp"},
@@ -217,7 +217,7 @@ def test_two_processes_train_as_one_does(files: Path, tmp_path: Path) -> None:
     for one, two in zip(alone, shared, strict=True):
         expected, found = results(one)[1], results(two)[1]
         assert expected["step"].iloc[-1] in (20, 10)
-        for name in ("loss", "loss_pos", "loss_neg", "loss_ent"):
+        for name in ("loss", "loss_pos", "loss_neg", "loss_ent", "loss_con"):
             assert np.abs(found[name] - expected[name]).max() < 1e-5
         assert found["used_clusters"].tolist() == expected["used_clusters"].tolist()
 

@@ -284,6 +284,8 @@ def _check_together(where: str, settings: Settings) -> None:
             f"{where}.data.decoded must be none or at least image_size={image_size}, got {decoded}"
         )
     finetuning = settings["finetuning"]
+    if finetuning["lambda_con"] and finetuning["head"] == "self_attention":
+        raise ValueError(f"{where}.finetuning: lambda_con must be 0 with head self_attention")
     if finetuning["views"] != "fresh" and finetuning["trainable"] == "all":
         raise ValueError(
             f"{where}.finetuning: views must be fresh where trainable is all, got "

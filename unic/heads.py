@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import normalize, scaled_dot_product_attention
 
 HEAD_STD = 0.02
+PROJECTOR_WIDTH, PROJECTOR_DIMS = 2048, 256  # DINO, SimGCD
 HEAD_DIMS = 64  # least dims of an attention head, those of ViT-B
 
 
@@ -89,6 +90,28 @@ class SelfAttentionHead(nn.Module):
 
     def _split(self, rows: Tensor) -> Tensor:
         return rows.unflatten(2, (-1, self.head_dims)).transpose(1, 2)  # (b, h, t, e)
+
+
+class Projector(nn.Sequential):
+    """Three-layer perceptron from features to unit vectors ``(b, 256)`` for contrastive losses.
+
+    DINO's head up to its bottleneck: two hidden layers of 2048 units with GELU, no norm.
+
+    Args:
+        n_dims: Width of the features.
+        generator: Source of the initial weights (truncated normal, 0.02; biases 0).
+    """
+
+    def __init__(self, n_dims: int, *, generator: torch.Generator):
+        first, second = nn.Linear(n_dims, PROJECTOR_WIDTH), nn.Linear(*(PROJECTOR_WIDTH,) * 2)
+        super().__init__(
+            first, nn.GELU(), second, nn.GELU(), nn.Linear(PROJECTOR_WIDTH, PROJECTOR_DIMS)
+        )
+        _draw_weights(self, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Unit vectors ``(b, 256)`` of features ``(b, d)``."""
+        return normalize(super().forward(features), dim=1)
 
 
 Head = ClusterHead | LinearHead | SelfAttentionHead
