@@ -22,6 +22,7 @@ from unic.experiments import (
 ROOT = Path(__file__).parents[1]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
 EXPERIMENT = SCHEMA["$defs"]["experiment"]
+CLUSTERINGS = ["cluster_pixels", "cluster_features", "cluster_finetuned", "cluster_semi_supervised"]
 Settings = dict[str, Any]
 
 
@@ -347,8 +348,8 @@ def test_the_configuration_of_the_repository() -> None:
         ("negatives.seed", 3, ["index_negatives"]),
         ("gcd", {"old_classes": [0]}, ["split_labels"]),
         ("finetuning.lambda_ent", 5, ["finetune"]),
-        ("kmeans.n_restarts", 3, ["cluster_pixels", "cluster_features", "cluster_finetuned"]),
-        ("seeds", [0, 1, 2, 3], ["cluster_pixels", "cluster_features", "cluster_finetuned"]),
+        ("kmeans.n_restarts", 3, CLUSTERINGS),
+        ("seeds", [0, 1, 2, 3], CLUSTERINGS),
         ("backbone.options", {"img_size": 32}, ["extract_features", "extract_tokens"]),
         ("data.decoded", 256, ["decode_images"]),
         ("finetuning.augmentation", "gcd", ["finetune", "extract_tokens"]),

@@ -49,6 +49,9 @@ STAGES = {
     "cluster_pixels": Stage(("kmeans", "n_clusters", "seeds"), ("extract_pixels",)),
     "cluster_features": Stage(("kmeans", "n_clusters", "seeds"), ("extract_features",)),
     "cluster_finetuned": Stage(("kmeans", "n_clusters", "seeds"), ("predict",)),
+    "cluster_semi_supervised": Stage(
+        ("kmeans", "n_clusters", "seeds"), ("extract_features", "split_labels")
+    ),
 }
 _EITHER = {"max_union_size": "quantile", "quantile": "max_union_size"}  # key to the one it unsets
 

@@ -49,6 +49,7 @@ def test_every_experiment_plans_and_gcd_shares_mining(fresh_project: Project) ->
     assert both["mine_neighbors"] == both["extract_features"] == 1
     assert both["index_negatives"] == 2
     assert both["finetune"] == 6
+    assert both["cluster_semi_supervised"] == 1  # of GCD alone
 
 
 def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(

@@ -161,6 +161,9 @@ def all_predictions(wildcards):
         artifact(f"cluster_{source}", f"baselines/kmeans_{source}.parquet")(wildcards)
         for source in sources
     ]
+    if settings_of(wildcards)["gcd"] is not None:
+        path = "baselines/semi_supervised_kmeans_features.parquet"
+        baselines.append(artifact("cluster_semi_supervised", path)(wildcards))
     return own + baselines
 
 
