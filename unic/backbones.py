@@ -11,11 +11,12 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unic.class_token import TOLERANCE as CLASS_TOKEN_TOLERANCE
 from unic.class_token import ClassTokenBlock, TrunkOutput, block_error, refusal
+from unic.files import whole_file
 
 LAST_STAGES = ("layer4", "s4")  # ResNet, RegNet
 BLOCK_STACKS = ("stages", "blocks", "layers")  # ConvNeXt; ViT, EfficientNet; Swin
@@ -201,6 +202,13 @@ def load_backbone(
     parameters = sum(p.numel() for p in model.parameters())
     log.info("backbone %s, weights %s, %.2f M parameters", name, weights, parameters / 1e6)
     return Backbone(model, image_size=image_size)
+
+
+def save_backbone(path: str | Path, backbone: Backbone) -> None:
+    """Write the weights with timm's keys, whole or not at all."""
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.model.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(state, temporary)
 
 
 def read_weights(weights: str) -> dict[str, Tensor]:

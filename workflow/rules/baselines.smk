@@ -51,3 +51,28 @@ rule cluster_semi_supervised:
         "Running semi-supervised k-means on the features of {wildcards.experiment}"
     script:
         "../scripts/cluster_semi_supervised.py"
+
+
+rule predict_simgcd:
+    input:
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+        classifier=artifact("pretrain_simgcd", "simgcd/classifier.safetensors"),
+    output:
+        predictions="results/{experiment}/baselines/simgcd.parquet",
+    log:
+        "logs/{experiment}/baselines/simgcd.log",
+    benchmark:
+        "logs/{experiment}/baselines/simgcd.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        seed=value("pretraining.simgcd.seed"),
+        code=script_digest("predict_simgcd.py"),
+    message:
+        "Predicting the clusters of {wildcards.experiment} by SimGCD's classifier"
+    script:
+        "../scripts/predict_simgcd.py"
