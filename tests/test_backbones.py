@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unic.backbones import Backbone, load_backbone
+from unic.backbones import Backbone, load_backbone, save_backbone
 
 TINY_VIT: dict[str, Any] = {"img_size": 32, "patch_size": 4, "depth": 3}
 SWIN: dict[str, Any] = {"img_size": 32, "window_size": 1, "embed_dim": 24, "depths": (1, 1, 1, 1)}
@@ -327,3 +327,19 @@ def test_the_cut_moves_to_the_gpu(family: tuple[Backbone, str, str]) -> None:
         expected = backbone(images)
         found = backbone.cuda()(images.cuda()).cpu()
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_a_saved_backbone_is_loaded_back(tmp_path: Path) -> None:
+    backbone, path = make(), tmp_path / "new" / "backbone.safetensors"
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(1.5)
+    save_backbone(path, backbone)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    loaded = make(weights=str(path))
+    ours, theirs = backbone.model.state_dict(), loaded.model.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    images = images_for("test_resnet")
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), loaded(images))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unic.experiments import (
+    PRETRAININGS,
     STAGES,
     resolve_experiments,
     setting,
@@ -22,6 +23,7 @@ from unic.experiments import (
 ROOT = Path(__file__).parents[1]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
 EXPERIMENT = SCHEMA["$defs"]["experiment"]
+CLUSTERINGS = ["cluster_pixels", "cluster_features", "cluster_finetuned", "cluster_semi_supervised"]
 Settings = dict[str, Any]
 
 
@@ -344,10 +346,15 @@ def owners(experiments: Settings, name: str) -> dict[str, str]:
     return stage_owners(resolved, name)
 
 
-def stages_after(*firsts: str) -> set[str]:
-    """Stages that build on others, and these."""
+def stages_after(*firsts: str, pretraining: str | None = None) -> set[str]:
+    """Stages that build on others by way of no pretraining but a given one, and these."""
     found = set(firsts)
-    while more := {s for s, (_, earlier) in STAGES.items() if found & set(earlier)} - found:
+    idle = set(PRETRAININGS.values()) - {pretraining}
+
+    def build_on_found() -> set[str]:
+        return {s for s, (_, earlier) in STAGES.items() if (found - idle) & set(earlier)} - found
+
+    while more := build_on_found():
         found |= more
     return found
 
@@ -386,8 +393,8 @@ def test_the_configuration_of_the_repository() -> None:
         ("negatives.pool", "all", ["index_negatives"]),
         ("gcd", {"old_classes": [0]}, ["split_labels"]),
         ("finetuning.lambda_ent", 5, ["finetune"]),
-        ("kmeans.n_restarts", 3, ["cluster_pixels", "cluster_features", "cluster_finetuned"]),
-        ("seeds", [0, 1, 2, 3], ["cluster_pixels", "cluster_features", "cluster_finetuned"]),
+        ("kmeans.n_restarts", 3, CLUSTERINGS),
+        ("seeds", [0, 1, 2, 3], CLUSTERINGS),
         ("backbone.options", {"img_size": 32}, ["extract_features", "extract_tokens"]),
         ("data.decoded", 256, ["decode_images"]),
         ("finetuning.augmentation", "gcd", ["finetune", "extract_tokens"]),
@@ -406,16 +413,60 @@ def test_a_change_belongs_to_its_stage_and_those_after(
     key: str, value: Any, firsts: list[str]
 ) -> None:
     expected = stages_after(*firsts)
-    if key in ("backbone.name", "backbone.options"):
-        expected.add("pretrain")  # never run here, but it names the backbone too
-    assert changed_stages(key, value) == expected
+    idle = set(PRETRAININGS.values())  # never run here, but they have settings in common
+    assert changed_stages(key, value) - idle == expected - idle
 
 
 def test_pretraining_matters_only_where_it_is_asked_for() -> None:
-    assert changed_stages("pretraining.epochs", 3) == {"pretrain"}
-    asked = changed_stages("pretraining.epochs", 3, backbone={"weights": "pretrain"})
-    assert asked == stages_after("pretrain")
+    assert changed_stages("pretraining.neighbors.epochs", 3) == {"pretrain"}
+    asked = changed_stages("pretraining.neighbors.epochs", 3, backbone={"weights": "pretrain"})
+    assert asked == stages_after("pretrain", pretraining="pretrain")
     assert "finetune" in asked
+
+
+def simgcd(**settings: Any) -> Settings:
+    return {
+        "backbone": {"weights": "pretrain"},
+        "pretraining": {"method": "simgcd", "simgcd": settings},
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pretraining.simgcd.entropy_weight", 2),
+        ("pretraining.simgcd.start", "random"),
+        ("gcd", {"old_classes": [0, 1]}),
+        ("data.decoded", 256),
+    ],
+)
+def test_features_and_predictions_build_on_simgcd(key: str, value: Any) -> None:
+    changed = changed_stages(key, value, **simgcd(), gcd={"old_classes": [0]})
+    assert stages_after("pretrain_simgcd", pretraining="pretrain_simgcd") <= changed
+    assert {"extract_features", "predict_simgcd", "finetune"} <= changed
+
+
+def test_cached_views_build_on_the_start_of_simgcd_alone() -> None:
+    changed = changed_stages("pretraining.simgcd.epochs", 3, **simgcd())
+    assert changed == stages_after("pretrain_simgcd", pretraining="pretrain_simgcd")
+    assert "extract_tokens" not in changed
+    assert "extract_tokens" in changed_stages("pretraining.simgcd.start", "random", **simgcd())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (simgcd(start="pretrain"), "hub, random, bundled:NAME or a file, got pretrain"),
+        (
+            merge(simgcd(augmentation="gcd"), {"finetuning": {"views": 4, "augmentation": "scan"}}),
+            "must be that of finetuning .* got gcd and scan",
+        ),
+    ],
+)
+def test_refuses_a_simgcd_that_cannot_run(settings: Settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve({"one": merge(example(), settings)})
+    resolve({"one": merge(example(), settings | {"backbone": {"weights": "hub"}})})
 
 
 def test_the_first_of_equals_owns() -> None:

@@ -1,6 +1,5 @@
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from unic.data.datasets import list_images, open_images
 from unic.data.images import Images
 from unic.data.views import View
 from unic.mining import mine_neighbors
-from unic.pretraining import PretrainingSettings, pretrain, save_backbone, writing_views
+from unic.pretraining import PretrainingSettings, pretrain, writing_views
 
 VIEW = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
 SETTINGS = PretrainingSettings(
@@ -146,27 +145,11 @@ def test_the_backbone_is_left_in_evaluation_mode() -> None:
     assert not any(module.training for module in backbone.model.modules())
 
 
-def test_a_saved_backbone_is_loaded_back(tmp_path: Path) -> None:
-    backbone, path = make_backbone(), tmp_path / "new" / "backbone.safetensors"
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.mul_(1.5)
-    save_backbone(path, backbone)
-    assert [file.name for file in path.parent.iterdir()] == ["backbone.safetensors"]
-    loaded = load_backbone("test_resnet", weights=str(path), options={}, image_size=32)
-    ours, theirs = backbone.model.state_dict(), loaded.model.state_dict()
-    assert list(ours) == list(theirs)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    images = strokes(4)
-    with torch.no_grad():
-        torch.testing.assert_close(backbone(images), loaded(images))
-
-
 # Refusals
 
 
 def test_refuses_a_batch_larger_than_the_data() -> None:
-    message = "pretraining.batch_size must be at most the 96 training images, got 97"
+    message = "pretraining.neighbors.batch_size must be at most the 96 training images, got 97"
     with pytest.raises(ValueError, match=message):
         run(replace(SETTINGS, batch_size=97))
 

@@ -43,7 +43,9 @@ def copy_script(folder: Path, name: str = "finetune.py") -> Path:
         ("clean_neighbors.py", False),
         ("index_negatives.py", False),
         ("extract_features.py", False),
-        ("pretrain.py", False),
+        ("pretrain.py", True),
+        ("pretrain_simgcd.py", True),
+        ("predict_simgcd.py", False),
         ("evaluate.py", False),
     ],
 )

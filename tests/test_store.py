@@ -18,6 +18,7 @@ from unic.provenance import image_digest
 from unic.store import (
     SHAPES,
     Store,
+    check_images,
     check_same_images,
     check_store_room,
     encode_image_ids,
@@ -425,3 +426,13 @@ def test_refuses_to_combine_different_images(tmp_path: Path, others: list[str]) 
     check_same_images(ours, same)
     with pytest.raises(ValueError, match=f"the same image in {ours.path} and {other.path}, but"):
         check_same_images(ours, same, other)
+
+
+def test_refuses_a_store_of_other_images_than_the_index(tmp_path: Path) -> None:
+    manifest, ids = tmp_path / "known_labels.zarr/zarr.json", ["a", "b", "c"]
+    write_known_labels(manifest, np.zeros(3, dtype=np.int64), ids)
+    store = open_store(manifest, kind="known_labels")
+    check_images(store, ids)
+    for others, split in ((["a", "c", "b"], "train"), (ids, "test")):
+        with pytest.raises(ValueError, match=f"must be of the {split} images of the index"):
+            check_images(store, others, split=split)

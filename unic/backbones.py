@@ -4,10 +4,12 @@ import copy
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.layers.norm import RmsNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unic.class_token import TOLERANCE as CLASS_TOKEN_TOLERANCE
 from unic.class_token import ClassTokenBlock, TrunkOutput, block_error, refusal
+from unic.files import whole_file
 from unic.pretrained import load_pretrained, read_weights
 
 LAST_STAGES = ("layer4", "s4")  # ResNet, RegNet
@@ -260,6 +263,13 @@ def load_backbone(
     parameters = sum(p.numel() for p in model.parameters())
     log.info("backbone %s, weights %s, %.2f M parameters", name, weights, parameters / 1e6)
     return Backbone(model, image_size=image_size, all_tokens=all_tokens)
+
+
+def save_backbone(path: str | Path, backbone: Backbone) -> None:
+    """Write the weights with timm's keys, whole or not at all."""
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.model.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(state, temporary)
 
 
 def _create_model(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unic.metrics import clustering_scores, gcd_accuracy
-from unic.store import Store, image_digests, read_splits
+from unic.store import Store, check_images, read_splits
 
 Scores = dict[str, dict[str, dict[str, float]]]  # seed to split to name to value
 
@@ -33,11 +33,9 @@ def make_truth(ids: dict[str, list[str]], labels: Store, known_labels: Store) ->
     Raises:
         ValueError: If a store is of other images, or lacks a split.
     """
-    digests = image_digests(ids)
-    for store, splits in ((labels, list(ids)), (known_labels, ["train"])):
-        for split in splits:
-            if store.attributes["images"].get(split) != digests[split]:
-                raise ValueError(f"{store.path} must be of the {split} images of the index")
+    for split in ids:
+        check_images(labels, ids[split], split=split)
+    check_images(known_labels, ids["train"])
     by_split = read_splits(labels, "labels")
     return Truth(
         image_ids=ids,

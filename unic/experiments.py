@@ -25,22 +25,31 @@ class Stage(NamedTuple):
 
 DATA = ("data.name", "data.root", "data.manifest")  # what images there are
 VIEW = ("data.image_size", "data.crop_pct", "data.mean", "data.std")
+NETWORK = ("backbone.name", "backbone.options")
+TRUNK_VIEWS = ("finetuning.views", "finetuning.token_dtype", "finetuning.precision")
+PRETRAININGS = {"neighbors": "pretrain", "simgcd": "pretrain_simgcd"}  # method to its stage
 STAGES = {
     "index_images": Stage((*DATA, "data.label_file", "n_clusters", "neighbors.far_rank")),
     "decode_images": Stage((*DATA, "data.decoded")),
     "split_labels": Stage((*DATA, "data.label_file", "gcd")),
-    "pretrain": Stage((*DATA, *VIEW, "backbone.name", "backbone.options", "pretraining")),
-    "extract_features": Stage((*VIEW, "backbone"), ("decode_images", "pretrain")),
+    "pretrain": Stage((*DATA, *VIEW, *NETWORK, "pretraining.neighbors")),
+    "pretrain_simgcd": Stage(
+        (
+            *(*VIEW, *NETWORK, "backbone.network", "n_clusters", "pretraining.simgcd"),
+            *TRUNK_VIEWS,
+        ),
+        ("decode_images", "split_labels"),
+    ),
+    "extract_features": Stage((*VIEW, "backbone"), ("decode_images", *PRETRAININGS.values())),
     "mine_neighbors": Stage(("neighbors",), ("extract_features",)),
     "clean_neighbors": Stage(("cleaning",), ("mine_neighbors",)),
     "index_negatives": Stage(("negatives",), ("mine_neighbors", "split_labels")),
     "extract_tokens": Stage(
         (
-            *(*VIEW, "backbone"),
-            *(f"finetuning.{key}" for key in ("augmentation", "head", "views", "token_dtype")),
-            "finetuning.precision",
+            *(*VIEW, "backbone", "pretraining.simgcd.start"),
+            *("finetuning.augmentation", "finetuning.head", *TRUNK_VIEWS),
         ),
-        ("decode_images", "pretrain"),
+        ("decode_images", "pretrain"),  # not SimGCD, which leaves the trunk as it is
     ),
     "finetune": Stage(
         ("finetuning", "n_clusters"), ("clean_neighbors", "index_negatives", "split_labels")
@@ -50,6 +59,10 @@ STAGES = {
     "cluster_pixels": Stage(("kmeans", "n_clusters", "seeds"), ("extract_pixels",)),
     "cluster_features": Stage(("kmeans", "n_clusters", "seeds"), ("extract_features",)),
     "cluster_finetuned": Stage(("kmeans", "n_clusters", "seeds"), ("predict",)),
+    "predict_simgcd": Stage((), ("extract_features",)),
+    "cluster_semi_supervised": Stage(
+        ("kmeans", "n_clusters", "seeds"), ("extract_features", "split_labels")
+    ),
 }
 _EITHER = {"max_union_size": "quantile", "quantile": "max_union_size"}  # key to the one it unsets
 
@@ -102,9 +115,16 @@ def stage_settings(settings: Settings, stage: str) -> Settings:
     """Everything that a stage's result depends on, through all stages before it."""
     keys = {key: setting(settings, key) for key in STAGES[stage].settings}
     for earlier in STAGES[stage].after:
-        if earlier != "pretrain" or settings["backbone"]["weights"] == "pretrain":
+        if earlier not in PRETRAININGS.values() or earlier == pretraining_stage(settings):
             keys |= stage_settings(settings, earlier)
     return keys
+
+
+def pretraining_stage(settings: Settings) -> str | None:
+    """The stage that trains the backbone before all else; None where its weights are given."""
+    if settings["backbone"]["weights"] != "pretrain":
+        return None
+    return PRETRAININGS[settings["pretraining"]["method"]]
 
 
 def stage_owner(experiments: Mapping[str, Settings], name: str, stage: str) -> str:
@@ -295,6 +315,24 @@ def _check_together(where: str, settings: Settings) -> None:
         raise ValueError(
             f"{where}.finetuning: train_final_norm must be false where trainable is none, got true"
         )
+    simgcd = settings["pretraining"]["simgcd"]
+    if pretraining_stage(settings) == "pretrain_simgcd":
+        if simgcd["start"] == "pretrain":
+            raise ValueError(
+                f"{where}.pretraining.simgcd.start must be hub, random, bundled:NAME or a file, "
+                "got pretrain"
+            )
+        if finetuning["views"] != "fresh" and simgcd["augmentation"] != finetuning["augmentation"]:
+            raise ValueError(
+                f"{where}: pretraining.simgcd.augmentation must be that of finetuning where "
+                "finetuning.views are cached, which serve both, got "
+                f"{simgcd['augmentation']} and {finetuning['augmentation']}"
+            )
+        if finetuning["views"] != "fresh" and finetuning["head"] == "self_attention":
+            raise ValueError(
+                f"{where}.finetuning: head must be mlp or linear where cached views serve SimGCD "
+                "too, got self_attention"
+            )
     if finetuning["batch_size"] % settings["machine"]["processes"]:
         raise ValueError(
             f"{where}: finetuning.batch_size must be a multiple of machine.processes, got "

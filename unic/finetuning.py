@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,15 @@ from tqdm import tqdm
 
 from unic.backbones import Backbone
 from unic.checkpoints import Checkpoint
-from unic.class_token import TrunkOutput
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
-from unic.devices import choose_precision
 from unic.far_pairs import FarPairs
 from unic.heads import Head, Projector
 from unic.models import Model
 from unic.negatives import NegativeSampler
 from unic.processes import ALONE, Processes
 from unic.snapshots import Snapshots
+from unic.sources import TrunkSource
 from unic.tokens import CachedViews
 from unic.trainer import FinetuningSettings, Trainer
 
@@ -128,7 +127,14 @@ def finetune(
         weights = torch.Generator().manual_seed(seed)
         projector = Projector(backbone.n_dims, generator=weights).to(device)
     trainer = Trainer(backbone, head, settings, n_batches, processes, projector)
-    source = _Source(backbone, views, settings, device, processes)
+    source = TrunkSource(
+        backbone,
+        views,
+        precision=settings.precision,
+        has_gradient=settings.trainable == "all",
+        device=device,
+        processes=processes,
+    )
     history = _resume(checkpoint, trainer, generator)
     epochs = range(len(history), settings.epochs)
     is_shown = None if processes.rank == 0 else True
@@ -169,42 +175,6 @@ def read_histories(paths: Sequence[str | Path], *, seeds: Sequence[int]) -> pd.D
     """Read the histories of several seeds into one table with a column ``seed``."""
     tables = [pd.read_csv(path).assign(seed=seed) for path, seed in zip(paths, seeds, strict=True)]
     return pd.concat(tables, ignore_index=True)
-
-
-class _Source:
-    """What the trunk gives for this process's share of each batch."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        views: ViewLoader | CachedViews,
-        settings: FinetuningSettings,
-        device: torch.device,
-        processes: Processes,
-    ):
-        self.backbone, self.views, self.device = backbone, views, device
-        self.processes, self.has_gradient = processes, settings.trainable == "all"
-        self.precision = torch.float32
-        if isinstance(views, ViewLoader):
-            self.precision = choose_precision(
-                settings.precision, device, is_transformer=backbone.is_transformer
-            )
-
-    def outputs(
-        self, batches: Sequence[NDArray[np.int64]], generator: np.random.Generator
-    ) -> Iterator[TrunkOutput]:
-        positions = None
-        if self.processes.size > 1:
-            positions = self.processes.share(*batches[0].shape)
-        if isinstance(self.views, CachedViews):
-            yield from self.views.batches(batches, generator, positions=positions)
-            return
-        raveled = [rows.ravel() for rows in batches]
-        for pixels in self.views.batches(raveled, generator, positions=positions):
-            with torch.set_grad_enabled(self.has_gradient):
-                moved = pixels.to(self.device, non_blocking=True)
-                output = self.backbone.prepare(moved, precision=self.precision)
-            yield output
 
 
 def _resume(

@@ -4,13 +4,11 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 from tqdm import tqdm
@@ -19,7 +17,6 @@ from unic.backbones import Backbone
 from unic.data.images import Images
 from unic.data.loaders import ViewLoader, split_rows
 from unic.data.views import View
-from unic.files import whole_file
 from unic.losses import contrastive_loss
 from unic.mining import mine_neighbors
 
@@ -84,8 +81,8 @@ def pretrain(
     """
     if len(images) < settings.batch_size:
         raise ValueError(
-            f"pretraining.batch_size must be at most the {len(images)} training images, got "
-            f"{settings.batch_size}"
+            "pretraining.neighbors.batch_size must be at most the "
+            f"{len(images)} training images, got {settings.batch_size}"
         )
     pixels = _read_pixels(images, view, n_workers)  # (n, 3, s, s)
     model = backbone.model.to(device).requires_grad_(True)
@@ -119,7 +116,7 @@ def pretrain(
         if not math.isfinite(mean_loss):
             raise FloatingPointError(
                 f"the loss must stay finite, it is {mean_loss} in epoch {epoch + 1}; "
-                "lower pretraining.learning_rate"
+                "lower pretraining.neighbors.learning_rate"
             )
         history.append({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": rate})
         log.info("epoch %d loss %.3f", epoch + 1, mean_loss)
@@ -149,13 +146,6 @@ def writing_views(pixels: Tensor, generator: torch.Generator) -> Tensor:
     pixels = pixels * ~_erased(n, side, generator)
     noise = torch.randn(n, 1, side, side, generator=generator) * NOISE
     return pixels + noise * _uniform(n, generator)
-
-
-def save_backbone(path: str | Path, backbone: Backbone) -> None:
-    """Write the weights with timm's keys, whole or not at all."""
-    state = {k: v.detach().cpu().contiguous() for k, v in backbone.model.state_dict().items()}
-    with whole_file(path) as temporary:
-        save_file(state, temporary)
 
 
 def _read_pixels(images: Images, view: View, n_workers: int) -> Tensor:

@@ -6,13 +6,8 @@ from typing import Any
 
 import torch
 
-from unic.backbones import Backbone
 from unic.checkpoints import Checkpoint, training_key
 from unic.cleaning import PositiveSampler
-from unic.data.decoded import open_pixels
-from unic.data.index import read_index
-from unic.data.loaders import ViewLoader
-from unic.data.views import View
 from unic.devices import choose_device
 from unic.distances import to_euclidean
 from unic.far_pairs import FarPairs
@@ -22,10 +17,9 @@ from unic.jobs import limit_threads
 from unic.models import make_model, save_model
 from unic.negatives import NegativeSampler, PoolSettings, open_negatives
 from unic.processes import Processes
-from unic.provenance import image_digest
 from unic.snapshots import Snapshots
+from unic.sources import open_views
 from unic.store import Store, check_same_images, open_store
-from unic.tokens import CachedViews
 from unic.trainer import FinetuningSettings
 
 
@@ -82,7 +76,7 @@ def train(run: FinetuningRun, processes: Processes) -> None:
     history = finetune(
         model.backbone,
         model.head,
-        _open_views(run, model.backbone, device, threads),
+        open_views(run.inputs, params, model.backbone, device=device, n_workers=threads),
         Pairs(sampler, negatives),
         FinetuningSettings(**params["finetuning"]),
         seed=run.seed,
@@ -118,26 +112,6 @@ def _open_negatives(
         exclude_known_same_label=settings.exclude_known_same_label,
         device=device,
     )
-
-
-def _open_views(
-    run: FinetuningRun, backbone: Backbone, device: torch.device, threads: int
-) -> ViewLoader | CachedViews:
-    params = run.params
-    ids = read_index(run.inputs["images"])["train"]
-    if "tokens" not in run.inputs:
-        decoded = run.inputs.get("decoded")
-        images = open_pixels(params["data"], ids, root=params["root"], decoded=decoded)
-        view = View(**params["view"])
-        return ViewLoader(images, view, augmentation=params["augmentation"], n_workers=threads)
-    cached = CachedViews(run.inputs["tokens"], device=device)
-    is_alone = cached.layout.class_token > 0
-    if cached.images != image_digest(ids) or is_alone != backbone.has_class_token_path:
-        raise ValueError(
-            f"{run.inputs['tokens']} must hold views of the {len(ids)} training images by this "
-            "backbone, it holds others; delete it and run the workflow again"
-        )
-    return cached
 
 
 def _open_snapshots(run: FinetuningRun) -> Snapshots | None:

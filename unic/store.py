@@ -216,6 +216,16 @@ def check_same_images(*stores: Store, split: str = "train") -> None:
             )
 
 
+def check_images(store: Store, ids: Sequence[str], *, split: str = "train") -> None:
+    """Refuse a store whose rows stand for other images than those of an index.
+
+    Raises:
+        ValueError: If the digest of the split's images differs, or the store lacks the split.
+    """
+    if store.attributes["images"].get(split) != image_digest(ids):
+        raise ValueError(f"{store.path} must be of the {split} images of the index")
+
+
 def write_features(
     manifest: str | Path,
     features: Mapping[str, NDArray[np.float32]],

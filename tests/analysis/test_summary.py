@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,6 +92,28 @@ def test_a_missing_seed_does_not_pass() -> None:
 
 
 # The whole
+
+
+def test_simgcd_has_a_seed_of_its_own(tmp_path: Path) -> None:
+    both = {"0": {"test": {"acc": 0.5}}, "1": {"test": {"acc": 1.0}}}
+    scores = {"unic": both, "simgcd": {"7": {"test": {"acc": 0.25}}}}
+
+    def run(found: dict[str, Any]) -> dict[str, Any]:
+        return summarize(
+            found,
+            make_truth(),
+            make_positives(tmp_path),
+            experiment="toy",
+            n_clusters=3,
+            seeds=[0, 1],
+            stage_owners={},
+        )
+
+    methods = run(scores)["methods"]
+    assert methods["simgcd"]["test"]["acc"] == {"mean": 0.25, "std": 0.0, "values": [0.25]}
+    assert methods["unic"]["test"]["acc"]["values"] == [0.5, 1.0]
+    with pytest.raises(KeyError, match="0"):
+        run({"unic": scores["simgcd"]})
 
 
 @pytest.mark.parametrize(("n_labeled", "task"), [(0, "clustering"), (2, "gcd")])

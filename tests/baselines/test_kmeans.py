@@ -1,4 +1,5 @@
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -7,7 +8,14 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs
 
-from unic.baselines.kmeans import KMeansFit, _update_centers, assign_clusters, fit_kmeans
+from unic.baselines.kmeans import (
+    KMeansFit,
+    _iterate,
+    _seed_centers,
+    _update_centers,
+    assign_clusters,
+    fit_kmeans,
+)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -73,6 +81,155 @@ def test_one_iteration_is_that_of_lloyd() -> None:
     found = fit(features, 2, max_iter=1)
     assert sorted(found.centers[:, 0].tolist()) == [0.5, 101.5]
     assert found.inertia == pytest.approx(5.0)
+
+
+# Semi-supervised k-means against plain loops
+
+
+def labeled_blobs() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Twelve blobs; a third of the images of the first five is labeled."""
+    points, truth = make_blobs(
+        n_samples=600, centers=12, n_features=6, cluster_std=3.0, random_state=0
+    )
+    is_labeled = (truth < 5) & (np.arange(600) % 3 == 0)
+    return points.astype(np.float32), np.where(is_labeled, truth, -1).astype(np.int64)
+
+
+def reference_lloyd(
+    features: NDArray[np.float32],
+    known: NDArray[np.int64],
+    centers: NDArray[np.float64],
+    n_iterations: int,
+) -> tuple[NDArray[np.float64], float]:
+    """Lloyd's iterations in which labeled images stay in their cluster, image by image."""
+    points = features.astype(np.float64)
+
+    def assign() -> list[int]:
+        return [
+            int(label) if label >= 0 else int(np.square(point - centers).sum(axis=1).argmin())
+            for point, label in zip(points, known, strict=True)
+        ]
+
+    for _ in range(n_iterations):
+        clusters = np.array(assign())
+        centers = np.stack([points[clusters == c].mean(axis=0) for c in range(len(centers))])
+    clusters = np.array(assign())
+    return centers, sum(
+        float(np.square(p - centers[c]).sum()) for p, c in zip(points, clusters, strict=True)
+    )
+
+
+@pytest.mark.parametrize("n_iterations", [1, 3, 8])
+def test_iterations_equal_plain_loops_where_labels_are_known(n_iterations: int) -> None:
+    features, known = labeled_blobs()
+    points, labels = torch.from_numpy(features), torch.from_numpy(known)
+    start = _seed_centers(points, labels, 12, torch.Generator().manual_seed(0))
+    centers, inertia = reference_lloyd(features, known, start.double().numpy(), n_iterations)
+    found, _, ours = _iterate(points, labels, start, n_iterations, 0.0)
+    np.testing.assert_allclose(ours.numpy(), centers, atol=1e-4)
+    assert found == pytest.approx(inertia, rel=1e-5)
+
+
+def test_centers_start_at_the_means_of_classes_and_at_unlabeled_images() -> None:
+    features, known = labeled_blobs()
+    generator = torch.Generator().manual_seed(0)
+    start = _seed_centers(torch.from_numpy(features), torch.from_numpy(known), 12, generator)
+    for label in range(5):
+        mean = features[known == label].mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(start[label], mean, atol=1e-5)
+    unlabeled = {tuple(row) for row in features[known < 0].tolist()}
+    assert {tuple(row) for row in start[5:].tolist()} <= unlabeled
+    assert len({tuple(row) for row in start.tolist()}) == 12
+
+
+# Laws of semi-supervised k-means
+
+
+def test_without_a_label_it_is_k_means() -> None:
+    features = blobs()
+    plain = fit(features, 20, n_restarts=2)
+    unknown = np.full(len(features), -1)
+    same = fit_kmeans(
+        features,
+        n_clusters=20,
+        known_labels=unknown,
+        n_restarts=2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    np.testing.assert_array_equal(same.centers, plain.centers)
+    assert same[1:] == plain[1:]
+
+
+def fit_known(
+    features: NDArray[np.float32], known: NDArray[np.int64], n_clusters: int, **settings: int
+) -> KMeansFit:
+    generator = torch.Generator().manual_seed(0)
+    return fit_kmeans(
+        features, n_clusters=n_clusters, known_labels=known, generator=generator, **settings
+    )
+
+
+def test_centers_are_means_of_the_constrained_clusters() -> None:
+    features, known = labeled_blobs()
+    found = fit_known(features, known, 12, max_iter=1000)
+    clusters = np.where(known >= 0, known, assign_clusters(features, found.centers))
+    for cluster in range(12):
+        mean = features[clusters == cluster].mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(found.centers[cluster], mean, atol=0.05)
+
+
+def test_labels_far_from_their_cluster_pull_its_center() -> None:
+    features = np.float32([[0], [1], [10], [11], [30], [31]])
+    known = np.array([0, -1, 0, -1, -1, -1])
+    found = fit_known(features, known, 3)
+    # Cluster 0 holds 0 and 10 whatever is nearer; of the rest, pairs are best.
+    clusters = np.where(known >= 0, known, assign_clusters(features, found.centers))
+    assert clusters[[0, 2]].tolist() == [0, 0]
+    best = min(
+        sum(
+            float(
+                np.square(
+                    features[np.array(split) == c] - features[np.array(split) == c].mean()
+                ).sum()
+            )
+            for c in set(split)
+        )
+        for split in product(range(3), repeat=6)
+        if split[0] == split[2] == 0
+    )
+    assert found.inertia == pytest.approx(best, rel=1e-5)
+
+
+def test_class_numbers_name_their_clusters_also_with_gaps() -> None:
+    features, known = labeled_blobs()
+    names = np.array([3, 9, 0, 11, 7])
+    renamed = np.where(known >= 0, names[known], -1)
+    ours, theirs = fit_known(features, known, 12), fit_known(features, renamed, 12)
+    np.testing.assert_allclose(theirs.centers[names], ours.centers[:5], atol=1e-5)
+    assert theirs.inertia == pytest.approx(ours.inertia, rel=1e-6)
+
+
+def test_all_labels_known_leave_class_means() -> None:
+    features, known = labeled_blobs()
+    some = known >= 0
+    found = fit_known(features[some], known[some], 5)
+    for label in range(5):
+        mean = features[known == label].mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(found.centers[label], mean, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("known", "n_clusters", "message"),
+    [
+        ([0, 1, -1], 2, "one of each of the 4 images, got shape"),
+        ([0, 1, 2, -1], 2, "-1 or below n_clusters=2, got -1 to 2"),
+        ([0, -2, -1, -1], 2, "-1 or below n_clusters=2, got -2 to 0"),
+        ([0, 0, 0, -1], 3, "got 1 images for 2 clusters"),
+    ],
+)
+def test_refuses_labels_that_do_not_fit(known: list[int], n_clusters: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_known(digits()[:4], np.array(known), n_clusters)
 
 
 # Laws

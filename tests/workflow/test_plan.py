@@ -49,6 +49,24 @@ def test_every_experiment_plans_and_gcd_shares_mining(fresh_project: Project) ->
     assert both["mine_neighbors"] == both["extract_features"] == 1
     assert both["index_negatives"] == 2
     assert both["finetune"] == 6
+    assert both["cluster_semi_supervised"] == 1  # of GCD alone
+
+
+def test_simgcd_goes_before_the_features_and_is_scored(fresh_project: Project) -> None:
+    planned = fresh_project.plan("results/digits_gcd_simgcd/metrics.json")
+    assert planned["pretrain_simgcd"] == planned["predict_simgcd"] == 1
+    assert planned["cluster_semi_supervised"] == planned["extract_features"] == 1
+    assert "pretrain" not in planned
+    assert "pretrain_simgcd" not in fresh_project.plan("results/digits_gcd/metrics.json")
+    cached = "finetuning: {views: 4}\n    backbone:\n      weights: pretrain\n    pretraining:"
+    edit(fresh_project, DIGITS, r"backbone:\n      weights: pretrain\n    pretraining:", cached)
+    planned = fresh_project.plan("results/digits_gcd_simgcd/simgcd/classifier.safetensors")
+    assert planned == {
+        "index_images": 1,
+        "split_labels": 1,
+        "extract_tokens": 1,
+        "pretrain_simgcd": 1,
+    }
 
 
 def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(

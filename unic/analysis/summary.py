@@ -11,6 +11,8 @@ import unic
 from unic.evaluation import Scores, Truth
 from unic.store import Store
 
+RUN_ONCE = ("simgcd",)  # its seed is that of the pretraining, whatever the seeds of the experiment
+
 
 class Shown(NamedTuple):
     """The predictions that a report shows: one seed, one split."""
@@ -53,7 +55,7 @@ def summarize(
         "n_classes": len(truth.class_names) or None,
         "n_labeled": int(truth.is_labeled.sum()),
         "seeds": list(seeds),
-        "methods": {m: summarize_seeds(found, seeds) for m, found in scores.items()},
+        "methods": {m: summarize_seeds(s, _seeds_of(m, s, seeds)) for m, s in scores.items()},
         "neighbors": {
             "n_neighbors": parameters["n_neighbors"],
             "far_rank": parameters["far_rank"],
@@ -112,6 +114,11 @@ def _neighbor_purity(positives: Store, truth: Truth) -> float | None:
         return None
     labels = truth.labels["train"]
     return float((labels[kept[:, 1:]] == labels[kept[:, :1]]).mean())
+
+
+def _seeds_of(method: str, scores: Scores, seeds: Sequence[int]) -> Sequence[int]:
+    """The seeds, or the own one of a method that is run once."""
+    return [int(seed) for seed in scores] if method in RUN_ONCE else seeds
 
 
 def _mean_and_std(values: Sequence[float]) -> dict[str, Any]:

@@ -21,8 +21,12 @@ def kmeans_predictions(
     n_clusters: int,
     n_restarts: int,
     device: torch.device,
+    known_labels: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """Cluster features as they are and scaled to unit length, for every seed.
+
+    Where labels are known this is the semi-supervised k-means of GCD, whose own features are of
+    unit length; labeled images are put into the cluster of their label.
 
     Args:
         features: Split to ``(n, d)``: one entry for all seeds, or one a seed.
@@ -32,6 +36,7 @@ def kmeans_predictions(
         n_clusters: K.
         n_restarts: Seedings per fit, of which the lowest inertia is kept.
         device: Where distances are computed.
+        known_labels: Shape ``(n,)`` of the training split, -1 = unknown; None where none is used.
 
     Returns:
         A table of predictions; confidence is 1.
@@ -44,11 +49,16 @@ def kmeans_predictions(
             fit = fit_kmeans(
                 variant["train"],
                 n_clusters=n_clusters,
+                known_labels=known_labels,
                 n_restarts=n_restarts,
                 generator=torch.Generator().manual_seed(seed),
                 device=device,
             )
             found = {split: _assign(rows, fit.centers) for split, rows in variant.items()}
+            if known_labels is not None:
+                clusters, confidence = found["train"]
+                kept = np.where(known_labels >= 0, known_labels, clusters)
+                found["train"] = kept, confidence
             tables.append(tabulate(name, seed, ids, found))
     return pd.concat(tables, ignore_index=True)
 

@@ -1,4 +1,7 @@
-"""k-means: greedy k-means++ seeding and Lloyd's iterations, the best of several restarts."""
+"""k-means: greedy k-means++ seeding and Lloyd's iterations, the best of several restarts.
+
+Semi-supervised k-means is the same with some images kept in the cluster of their known label.
+"""
 
 import logging
 import math
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from unic.data.splits import UNKNOWN
 from unic.mining import check_features
 
 logger = logging.getLogger(__name__)
@@ -29,6 +33,7 @@ def fit_kmeans(
     features: NDArray[np.float32],
     *,
     n_clusters: int,
+    known_labels: NDArray[np.int64] | None = None,
     n_restarts: int = 10,
     max_iter: int = 300,
     tol: float = 1e-4,
@@ -42,9 +47,14 @@ def fit_kmeans(
     far, the one that lowers the inertia most), then alternates assignment and mean (Lloyd). A
     center that loses all its images moves to the image farthest from its own center.
 
+    Where labels are known this is semi-supervised k-means (GCD; Vaze et al., 2022): the images of
+    known label ``c`` always belong to cluster ``c``, whose center starts at their mean; the
+    other centers are seeded among the unlabeled images.
+
     Args:
         features: Shape ``(n, d)``, float32, finite.
         n_clusters: K, at least 2 and at most ``n``.
+        known_labels: Shape ``(n,)``, below K, -1 = unknown; None where none is known.
         n_restarts: Runs from new seeds, of which the one with the lowest inertia is returned.
         max_iter: Lloyd iterations of a run at most.
         tol: A run ends when the centers move by at most this share of the mean variance of the
@@ -53,17 +63,24 @@ def fit_kmeans(
         device: Where the distances are computed, in the words of torch.
 
     Raises:
-        ValueError: If ``n_clusters`` is out of range, or a feature is not finite (names the row).
+        ValueError: If ``n_clusters`` or a label is out of range, there are fewer unlabeled images
+            than clusters without a label, or a feature is not finite (names the row).
     """
     _check_arguments(check_features(features), n_clusters, n_restarts, max_iter)
+    if known_labels is None:
+        known_labels = np.full(len(features), UNKNOWN)
+    _check_labels(known_labels, len(features), n_clusters)
     mean = features.mean(axis=0, dtype=np.float64)  # (d,)
     # Centering leaves the clusters as they are and saves digits in the expanded distances.
     points = torch.as_tensor((features - mean).astype(np.float32), device=device)  # (n, d)
     max_shift = tol * float(points.var(dim=0, correction=0).mean())
     if not math.isfinite(max_shift):
         raise ValueError("features must have a variance that fits float32, got one that overflows")
+    known = torch.from_numpy(known_labels).to(points.device)  # (n,)
     runs = [
-        _iterate(points, _seed_centers(points, n_clusters, generator), max_iter, max_shift)
+        _iterate(
+            points, known, _seed_centers(points, known, n_clusters, generator), max_iter, max_shift
+        )
         for _ in tqdm(range(n_restarts), desc="fit_kmeans", unit="restart", disable=None)
     ]
     inertia, n_iter, centers = min(runs, key=lambda run: run[0])
@@ -108,14 +125,37 @@ def assign_clusters(
     return _find_nearest(points, means)[0].cpu().numpy()
 
 
-def _seed_centers(points: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
-    """Choose ``(c, d)`` of the points by greedy k-means++."""
-    n_candidates = 2 + int(math.log(n_clusters))
+def _seed_centers(
+    points: Tensor, known: Tensor, n_clusters: int, generator: torch.Generator
+) -> Tensor:
+    """Choose centers ``(c, d)``: means of the labeled classes, the others by greedy k-means++."""
+    is_labeled = known >= 0  # (n,)
+    counts = torch.bincount(known[is_labeled], minlength=n_clusters)[:, None]  # (c, 1)
+    centers = torch.zeros(n_clusters, points.shape[1], device=points.device)  # (c, d)
+    centers.index_add_(0, known[is_labeled], points[is_labeled]).div_(counts.clamp(min=1))
+    free = (counts[:, 0] == 0).nonzero()[:, 0]  # (f,)
+    if len(free):
+        given = centers[counts[:, 0] > 0]  # (c - f, d)
+        centers[free] = points[_choose_seeds(points, is_labeled, given, len(free), generator)]
+    return centers
+
+
+def _choose_seeds(
+    points: Tensor, is_labeled: Tensor, given: Tensor, n_seeds: int, generator: torch.Generator
+) -> Tensor:
+    """Rows ``(f,)`` of unlabeled points that greedy k-means++ adds to given centers."""
+    n_candidates = 2 + int(math.log(len(given) + n_seeds))
     squared_norms = points.square().sum(dim=1)  # (n,)
-    chosen = torch.randint(len(points), (1,), generator=generator).to(points.device)  # (1,)
-    closest = _squared_distances(points[chosen], points, squared_norms)[0]  # (n,)
-    seeds = [chosen]
-    for _ in range(1, n_clusters):
+    seeds = []
+    if not len(given):
+        seeds.append(torch.randint(len(points), (1,), generator=generator).to(points.device))
+        given = points[seeds[0]]
+    closest = torch.full_like(squared_norms, torch.inf)  # (n,)
+    for block in given.split(max(1, _BLOCK_ENTRIES // len(points))):
+        distances = _squared_distances(block, points, squared_norms)  # (g, n)
+        closest = torch.minimum(closest, distances.amin(dim=0))
+    closest = closest.masked_fill(is_labeled, 0.0)  # what is labeled stays in its cluster
+    while len(seeds) < n_seeds:
         cumulative = closest.double().cumsum(dim=0)  # (n,)
         draws = torch.rand(n_candidates, generator=generator, dtype=torch.float64)  # (t,)
         thresholds = draws.to(points.device) * cumulative[-1]  # (t,)
@@ -126,24 +166,33 @@ def _seed_centers(points: Tensor, n_clusters: int, generator: torch.Generator) -
         best = distances.sum(dim=1, dtype=torch.float64).argmin()
         closest = distances[best]  # (n,)
         seeds.append(candidates[best, None])
-    return points[torch.cat(seeds)]  # (c, d)
+    return torch.cat(seeds)
 
 
 def _iterate(
-    points: Tensor, centers: Tensor, max_iter: int, max_shift: float
+    points: Tensor, known: Tensor, centers: Tensor, max_iter: int, max_shift: float
 ) -> tuple[float, int, Tensor]:
     """Run Lloyd's iterations from given centers; returns inertia, iterations and centers."""
-    labels, squared = _find_nearest(points, centers)  # (n,) each
+    labels, squared = _assign(points, known, centers)  # (n,) each
     n_iter, has_settled = 0, False
     while n_iter < max_iter and not has_settled:
         n_iter += 1
         previous_centers, previous_labels = centers, labels
         centers = _update_centers(points, centers, labels, squared)  # (c, d)
-        labels, squared = _find_nearest(points, centers)  # (n,) each
+        labels, squared = _assign(points, known, centers)  # (n,) each
         shift = float((centers - previous_centers).square().sum())
         has_settled = shift <= max_shift or torch.equal(labels, previous_labels)
     inertia = (points - centers[labels]).square().sum(dtype=torch.float64)
     return float(inertia), n_iter, centers
+
+
+def _assign(points: Tensor, known: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Cluster of each point, the known one or the nearest, and its squared distance.
+
+    That of a labeled point is -1: no empty cluster may take it.
+    """
+    labels, squared = _find_nearest(points, centers)  # (n,) each
+    return torch.where(known >= 0, known, labels), squared.masked_fill(known >= 0, -1.0)
 
 
 def _update_centers(points: Tensor, centers: Tensor, labels: Tensor, squared: Tensor) -> Tensor:
@@ -186,3 +235,23 @@ def _check_arguments(
         raise ValueError(f"n_restarts must be at least 1, got {n_restarts}")
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+
+
+def _check_labels(known_labels: NDArray[np.int64], n_images: int, n_clusters: int) -> None:
+    if known_labels.shape != (n_images,):
+        raise ValueError(
+            f"known_labels must be one of each of the {n_images} images, got shape "
+            f"{known_labels.shape}"
+        )
+    if not (known_labels.min() >= -1 and known_labels.max() < n_clusters):
+        raise ValueError(
+            f"known_labels must be -1 or below n_clusters={n_clusters}, got "
+            f"{known_labels.min()} to {known_labels.max()}"
+        )
+    n_free = n_clusters - len(np.unique(known_labels[known_labels >= 0]))
+    n_unlabeled = int((known_labels < 0).sum())
+    if n_unlabeled < n_free:
+        raise ValueError(
+            f"n_clusters must leave an unlabeled image for each cluster without a label, got "
+            f"{n_unlabeled} images for {n_free} clusters"
+        )

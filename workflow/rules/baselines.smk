@@ -23,3 +23,56 @@ rule cluster_features:
         "Running k-means on the {wildcards.source} of {wildcards.experiment}"
     script:
         "../scripts/cluster_features.py"
+
+
+rule cluster_semi_supervised:
+    input:
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        predictions="results/{experiment}/baselines/semi_supervised_kmeans_features.parquet",
+    log:
+        "logs/{experiment}/baselines/semi_supervised_kmeans_features.log",
+    benchmark:
+        "logs/{experiment}/baselines/semi_supervised_kmeans_features.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        method="semi_supervised_kmeans_features",
+        seeds=value("seeds"),
+        n_clusters=value("n_clusters"),
+        n_restarts=value("kmeans.n_restarts"),
+        code=script_digest("cluster_semi_supervised.py"),
+    message:
+        "Running semi-supervised k-means on the features of {wildcards.experiment}"
+    script:
+        "../scripts/cluster_semi_supervised.py"
+
+
+rule predict_simgcd:
+    input:
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+        classifier=artifact("pretrain_simgcd", "simgcd/classifier.safetensors"),
+    output:
+        predictions="results/{experiment}/baselines/simgcd.parquet",
+    log:
+        "logs/{experiment}/baselines/simgcd.log",
+    benchmark:
+        "logs/{experiment}/baselines/simgcd.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        seed=value("pretraining.simgcd.seed"),
+        code=script_digest("predict_simgcd.py"),
+    message:
+        "Predicting the clusters of {wildcards.experiment} by SimGCD's classifier"
+    script:
+        "../scripts/predict_simgcd.py"

@@ -5,11 +5,21 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from unic.experiments import resolve_experiments, setting, stage_owner, stage_owners
+from unic.experiments import (
+    pretraining_stage,
+    resolve_experiments,
+    setting,
+    stage_owner,
+    stage_owners,
+)
 from unic.provenance import bundled_digest, code_digest
 
 SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
 SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
+PRETRAINED = {
+    "pretrain": "backbone.safetensors",
+    "pretrain_simgcd": "simgcd/backbone.safetensors",
+}
 
 try:
     EXPERIMENTS = resolve_experiments(config, yaml.safe_load(SCHEMA.read_text()))
@@ -63,12 +73,38 @@ def label_file(wildcards):
 
 def weight_files(wildcards):
     """The file of the backbone's weights, where it is one that is trained here or given."""
-    weights = settings_of(wildcards)["backbone"]["weights"]
-    if weights == "pretrain":
-        return {"backbone": artifact("pretrain", "backbone.safetensors")(wildcards)}
-    if weights in ("hub", "random") or weights.startswith("bundled:"):
-        return {}
-    return {"backbone": weights}
+    settings = settings_of(wildcards)
+    stage = pretraining_stage(settings)
+    if stage is None:
+        return given_files(settings["backbone"]["weights"])
+    return {"backbone": artifact(stage, PRETRAINED[stage])(wildcards)}
+
+
+def trunk_files(wildcards):
+    """The file of weights whose trunk is the backbone's: SimGCD leaves it as it was."""
+    settings = settings_of(wildcards)
+    if pretraining_stage(settings) == "pretrain_simgcd":
+        return given_files(settings["pretraining"]["simgcd"]["start"])
+    return weight_files(wildcards)
+
+
+def start_files(wildcards):
+    """The file of the weights that SimGCD starts from, where it is one."""
+    return given_files(settings_of(wildcards)["pretraining"]["simgcd"]["start"])
+
+
+def given_files(weights):
+    """The file of given weights, where they are one that may change."""
+    is_file = weights not in ("hub", "random") and not weights.startswith("bundled:")
+    return {"backbone": weights} if is_file else {}
+
+
+def trunk_weights(wildcards):
+    """The weights whose trunk is the backbone's."""
+    settings = settings_of(wildcards)
+    if pretraining_stage(settings) == "pretrain_simgcd":
+        return settings["pretraining"]["simgcd"]["start"]
+    return settings["backbone"]["weights"]
 
 
 def negative_files(wildcards):
@@ -89,10 +125,14 @@ def negative_pool(wildcards):
     return {key: negatives[key] for key in keys}
 
 
-def weights_digest(wildcards):
+def weights_digest(weights_of):
     """Digest of the content of weights that come with the package."""
-    weights = settings_of(wildcards)["backbone"]["weights"]
-    return bundled_digest(weights) if weights.startswith("bundled:") else None
+
+    def resolve(wildcards):
+        weights = weights_of(wildcards)
+        return bundled_digest(weights) if weights.startswith("bundled:") else None
+
+    return resolve
 
 
 def artifact(stage, path):
@@ -152,6 +192,14 @@ def decoded_files(wildcards):
     return {"decoded": artifact("decode_images", "decoded.json")(wildcards)}
 
 
+def simgcd_training(wildcards):
+    """The settings of SimGCD itself."""
+    settings = settings_of(wildcards)
+    simgcd = settings["pretraining"]["simgcd"]
+    own = {key: simgcd[key] for key in simgcd if key not in ("start", "augmentation")}
+    return own | {"precision": settings["finetuning"]["precision"]}
+
+
 def training(wildcards):
     """The settings of the training itself."""
     elsewhere = (
@@ -183,6 +231,13 @@ def all_predictions(wildcards):
         artifact(f"cluster_{source}", f"baselines/kmeans_{source}.parquet")(wildcards)
         for source in sources
     ]
+    if pretraining_stage(settings_of(wildcards)) == "pretrain_simgcd":
+        baselines.append(
+            artifact("predict_simgcd", "baselines/simgcd.parquet")(wildcards)
+        )
+    if settings_of(wildcards)["gcd"] is not None:
+        path = "baselines/semi_supervised_kmeans_features.parquet"
+        baselines.append(artifact("cluster_semi_supervised", path)(wildcards))
     return own + baselines
 
 

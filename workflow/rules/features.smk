@@ -20,12 +20,51 @@ rule pretrain:
         view=view,
         name=value("backbone.name"),
         options=value("backbone.options"),
-        pretraining=value("pretraining"),
+        pretraining=value("pretraining.neighbors"),
         code=script_digest("pretrain.py"),
     message:
         "Training {params.name} on the images of {wildcards.experiment} without labels"
     script:
         "../scripts/pretrain.py"
+
+
+rule pretrain_simgcd:
+    input:
+        unpack(start_files),
+        unpack(token_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        backbone="results/{experiment}/simgcd/backbone.safetensors",
+        classifier="results/{experiment}/simgcd/classifier.safetensors",
+        history="results/{experiment}/simgcd/history.csv",
+    log:
+        "logs/{experiment}/pretrain_simgcd.log",
+    benchmark:
+        "logs/{experiment}/pretrain_simgcd.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        augmentation=value("pretraining.simgcd.augmentation"),
+        name=value("backbone.name"),
+        options=value("backbone.options"),
+        start=value("pretraining.simgcd.start"),
+        weights_digest=weights_digest(value("pretraining.simgcd.start")),
+        n_clusters=value("n_clusters"),
+        simgcd=simgcd_training,
+        code=script_digest("pretrain_simgcd.py"),
+    message:
+        "Training {params.name} by SimGCD on the images of {wildcards.experiment}"
+    script:
+        "../scripts/pretrain_simgcd.py"
 
 
 rule extract_features:
@@ -52,7 +91,7 @@ rule extract_features:
         view=view,
         name=value("backbone.name"),
         weights=value("backbone.weights"),
-        weights_digest=weights_digest,
+        weights_digest=weights_digest(value("backbone.weights")),
         network=value("backbone.network"),
         options=value("backbone.options"),
         code=script_digest("extract_features.py"),

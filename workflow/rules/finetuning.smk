@@ -1,6 +1,6 @@
 rule extract_tokens:
     input:
-        unpack(weight_files),
+        unpack(trunk_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
     output:
@@ -24,8 +24,8 @@ rule extract_tokens:
         view=view,
         augmentation=value("finetuning.augmentation"),
         name=value("backbone.name"),
-        weights=value("backbone.weights"),
-        weights_digest=weights_digest,
+        weights=trunk_weights,
+        weights_digest=weights_digest(trunk_weights),
         network=value("backbone.network"),
         options=value("backbone.options"),
         n_views=value("finetuning.views"),
@@ -70,7 +70,7 @@ rule finetune:
         negatives=value("negatives.draw"),
         pool=negative_pool,
         weights=value("backbone.weights"),
-        weights_digest=weights_digest,
+        weights_digest=weights_digest(value("backbone.weights")),
         network=value("backbone.network"),
         model=model,
         finetuning=training,

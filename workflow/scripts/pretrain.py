@@ -1,13 +1,13 @@
 """Train a backbone without labels, where an experiment has none."""
 
-from unic.backbones import load_backbone
+from unic.backbones import load_backbone, save_backbone
 from unic.data.datasets import open_images
 from unic.data.index import read_index
 from unic.data.views import View
 from unic.devices import choose_device
 from unic.files import write_csv
 from unic.jobs import job
-from unic.pretraining import PretrainingSettings, pretrain, save_backbone
+from unic.pretraining import PretrainingSettings, pretrain
 
 with job(snakemake.log[0], threads=snakemake.threads):
     ids = read_index(snakemake.input.images)["train"]

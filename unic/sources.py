@@ -1,0 +1,105 @@
+"""Sources of what the last block is trained on: fresh views through the trunk, or cached ones."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unic.backbones import Backbone
+from unic.class_token import TrunkOutput
+from unic.data.decoded import open_pixels
+from unic.data.index import read_index
+from unic.data.loaders import ViewLoader
+from unic.data.views import View
+from unic.devices import choose_precision
+from unic.processes import ALONE, Processes
+from unic.provenance import image_digest
+from unic.tokens import CachedViews
+
+
+class TrunkSource:
+    """What the trunk gives for this process's share of each batch.
+
+    Args:
+        backbone: On its device.
+        views: Views of the training images, or what the trunk gave for some of each.
+        precision: Of the trunk: ``float32``, ``bfloat16`` or ``auto``.
+        has_gradient: Whether the trunk is trained too.
+        device: Where the backbone is.
+        processes: This process and those that train along with it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        views: ViewLoader | CachedViews,
+        *,
+        precision: str,
+        has_gradient: bool,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ):
+        self.backbone, self.views, self.device = backbone, views, device
+        self.processes, self.has_gradient = processes, has_gradient
+        self.precision = torch.float32
+        if isinstance(views, ViewLoader):
+            self.precision = choose_precision(
+                precision, device, is_transformer=backbone.is_transformer
+            )
+
+    def outputs(
+        self, batches: Sequence[NDArray[np.int64]], generator: np.random.Generator
+    ) -> Iterator[TrunkOutput]:
+        """What the trunk gives for ``(r, b)`` rows of images a batch, raveled: ``r b`` views."""
+        positions = None
+        if self.processes.size > 1:
+            positions = self.processes.share(*batches[0].shape)
+        if isinstance(self.views, CachedViews):
+            yield from self.views.batches(batches, generator, positions=positions)
+            return
+        raveled = [rows.ravel() for rows in batches]
+        for pixels in self.views.batches(raveled, generator, positions=positions):
+            with torch.set_grad_enabled(self.has_gradient):
+                moved = pixels.to(self.device, non_blocking=True)
+                output = self.backbone.prepare(moved, precision=self.precision)
+            yield output
+
+
+def open_views(
+    inputs: Mapping[str, str],
+    params: Mapping[str, Any],
+    backbone: Backbone,
+    *,
+    device: torch.device,
+    n_workers: int,
+) -> ViewLoader | CachedViews:
+    """Open the training images as a source of views.
+
+    Args:
+        inputs: Files by name: ``images``; ``tokens`` for cached views; ``decoded`` for decoded
+            images.
+        params: ``data``, ``root``, ``view`` and ``augmentation``.
+        backbone: That is to be trained.
+        device: Where cached views are wanted.
+        n_workers: Threads that decode.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If cached views are of other images or another backbone.
+    """
+    ids = read_index(inputs["images"])["train"]
+    if "tokens" not in inputs:
+        decoded = inputs.get("decoded")
+        images = open_pixels(params["data"], ids, root=params["root"], decoded=decoded)
+        view = View(**params["view"])
+        return ViewLoader(images, view, augmentation=params["augmentation"], n_workers=n_workers)
+    cached = CachedViews(inputs["tokens"], device=device)
+    is_alone = cached.layout.class_token > 0
+    if cached.images != image_digest(ids) or is_alone != backbone.has_class_token_path:
+        raise ValueError(
+            f"{inputs['tokens']} must hold views of the {len(ids)} training images by this "
+            "backbone, it holds others; delete it and run the workflow again"
+        )
+    return cached

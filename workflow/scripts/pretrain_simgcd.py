@@ -1,0 +1,42 @@
+"""Train the last block and a classifier by SimGCD, with the known labels of GCD."""
+
+from unic.backbones import load_backbone, save_backbone
+from unic.checkpoints import Checkpoint, training_key
+from unic.classifiers import save_classifier
+from unic.data.index import read_index
+from unic.devices import choose_device
+from unic.files import write_csv
+from unic.jobs import job
+from unic.simgcd import SimGCDSettings, train_simgcd
+from unic.sources import open_views
+from unic.store import check_images, open_store
+
+with job(snakemake.log[0], threads=snakemake.threads):
+    device = choose_device(snakemake.resources.device)
+    inputs, params = dict(snakemake.input.items()), dict(snakemake.params.items())
+    known = open_store(snakemake.input.known_labels, kind="known_labels")
+    check_images(known, read_index(snakemake.input.images)["train"])
+    settings = SimGCDSettings(**snakemake.params.simgcd)
+    backbone = load_backbone(
+        snakemake.params.name,
+        weights=snakemake.input.get("backbone", snakemake.params.start),
+        options=snakemake.params.options,
+        image_size=snakemake.params.view["image_size"],
+        seed=settings.seed,
+    )
+    checkpoint = Checkpoint(
+        f"{snakemake.output.backbone}.checkpoint", key=training_key(params, inputs.values())
+    )
+    classifier, history = train_simgcd(
+        backbone,
+        open_views(inputs, params, backbone, device=device, n_workers=snakemake.threads),
+        known.read("known_labels"),
+        settings,
+        n_clusters=snakemake.params.n_clusters,
+        device=device,
+        checkpoint=checkpoint,
+    )
+    write_csv(snakemake.output.history, history)
+    save_classifier(snakemake.output.classifier, classifier)
+    save_backbone(snakemake.output.backbone, backbone)
+    checkpoint.remove()
