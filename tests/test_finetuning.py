@@ -20,7 +20,7 @@ from unic.data.views import View
 from unic.far_pairs import FarPairs
 from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
-from unic.heads import ClusterHead, Projector, make_head
+from unic.heads import ClusterHead, Head, Projector, make_head, reads_tokens
 from unic.losses import entropy_loss, negative_loss, positive_loss
 from unic.metrics import cluster_accuracy
 from unic.negatives import StoredNegatives
@@ -96,7 +96,7 @@ def make_model(name: str = "test_vit", *, seed: int = 0) -> tuple[Backbone, Clus
 
 
 def train(
-    model: tuple[Backbone, ClusterHead] | None = None,
+    model: tuple[Backbone, Head] | None = None,
     settings: FinetuningSettings = SETTINGS,
     *,
     seed: int = 0,
@@ -104,7 +104,7 @@ def train(
     pairs: Pairs | None = None,
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
-) -> tuple[Backbone, ClusterHead, pd.DataFrame]:
+) -> tuple[Backbone, Head, pd.DataFrame]:
     backbone, head = model or make_model()
     history = finetune(
         backbone,
@@ -119,7 +119,7 @@ def train(
     return backbone, head, history
 
 
-def weights_of(backbone: Backbone, head: ClusterHead) -> dict[str, torch.Tensor]:
+def weights_of(backbone: Backbone, head: Head) -> dict[str, torch.Tensor]:
     named = {**backbone.model.state_dict(prefix="backbone."), **head.state_dict(prefix="head.")}
     return {name: tensor.detach().clone().cpu() for name, tensor in named.items()}
 
@@ -155,6 +155,41 @@ def test_true_neighbors_give_the_classes(device: str) -> None:
         clusters = head(backbone(pixels.to(device))).argmax(1).cpu().numpy()
     assert cluster_accuracy(LABELS, clusters) > 0.95
     assert history["used_clusters"].iloc[-1] == N_CLASSES
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, "test_vit") for kind in ("mlp", "linear", "self_attention")),
+        ("self_attention", "test_resnet"),
+    ],
+)
+def test_every_head_learns_and_teaches_the_last_block(kind: str, name: str) -> None:
+    options = {"img_size": 32} if name == "test_vit" else {}
+    backbone = load_backbone(
+        name, weights="random", options=options, image_size=32, all_tokens=reads_tokens(kind)
+    )
+    generator = torch.Generator().manual_seed(0)
+    head = make_head(kind, backbone.n_token_dims, N_CLASSES, width=64, generator=generator)
+    before = weights_of(backbone, head)
+    settings = replace(SETTINGS, epochs=12, learning_rate=5e-3, lambda_ent=10.0)
+    _, _, history = train((backbone, head), settings)
+    after = weights_of(backbone, head)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    block = {id(p) for p in backbone.block.parameters()}
+    parts = backbone.model.named_parameters()
+    expected = {f"backbone.{key}" for key, p in parts if id(p) in block and p.ndim > 1}
+    expected |= {f"head.{key}" for key, p in head.named_parameters() if p.ndim > 1}
+    assert expected <= changed
+    assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
+
+
+def test_the_final_norm_is_trained_where_asked_for() -> None:
+    for is_trained in (False, True):
+        backbone, head = make_model()
+        before = backbone.model.norm.weight.detach().clone()
+        train((backbone, head), replace(SETTINGS, epochs=1, train_final_norm=is_trained))
+        assert torch.equal(backbone.model.norm.weight, before) is not is_trained
 
 
 def test_history_has_a_row_an_epoch() -> None:

@@ -26,6 +26,12 @@ DESCRIPTIONS: list[dict[str, Any]] = [
         "head_width": 8,
     },
 ]
+HEADS = [
+    DESCRIPTIONS[0] | {"head": "linear"},
+    DESCRIPTIONS[0] | {"head": "self_attention"},
+    DESCRIPTIONS[1] | {"head": "self_attention"},
+    DESCRIPTIONS[1] | {"head": "self_attention", "name": "mobilenetv3_small_050"},
+]
 
 
 def trained(description: dict[str, Any]) -> Model:
@@ -60,6 +66,33 @@ def test_a_model_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: P
     assert torch.equal(loaded.head(features), model.head(features))
     assert loaded.head(features).shape == (4, description["n_clusters"])
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["model.safetensors"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("description", HEADS, ids=lambda d: f"{d['head']}-{d['name']}")
+def test_every_head_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: Path) -> None:
+    model = trained(description)
+    save_model(tmp_path / "model.safetensors", model, description=description)
+    loaded = load_model(tmp_path / "model.safetensors")
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    logits = []
+    for backbone, head in (model, loaded):
+        output = backbone.prepare(images)
+        read = (
+            backbone.features_and_tokens(output)[1]
+            if head.reads_tokens
+            else backbone.features_of(output)
+        )
+        logits.append(head(read))
+    assert torch.equal(*logits)
+    assert logits[0].shape == (4, description["n_clusters"])
+
+
+def test_refuses_a_head_of_another_kind(saved: Path) -> None:
+    other = DESCRIPTIONS[1] | {"head": "linear"}
+    save_model(saved, load_model(saved), description=other)
+    with pytest.raises(ValueError, match=r"must fit LinearHead.*unexpected 2\.weight"):
+        load_model(saved)
 
 
 def test_saving_twice_writes_the_same_bytes(saved: Path) -> None:

@@ -6,14 +6,34 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from unic.data.datasets import ArrayImages
+from unic.data.loaders import ViewLoader
+from unic.data.views import View
 from unic.heads import ClusterHead
-from unic.prediction import COLUMNS, predict_clusters, tabulate, write_predictions
+from unic.models import make_model
+from unic.prediction import (
+    COLUMNS,
+    predict_clusters,
+    predict_images,
+    tabulate,
+    write_predictions,
+)
 
 CPU = torch.device("cpu")
+VIEW = View(32, 1.0, (0.5,) * 3, (0.2,) * 3)
 
 
 def head(n_clusters: int = 7) -> ClusterHead:
     return ClusterHead(5, n_clusters, width=16, generator=torch.Generator().manual_seed(0))
+
+
+def noise_images() -> ArrayImages:
+    pixels = np.random.default_rng(0).integers(256, size=(10, 36, 32, 3), dtype=np.uint8)
+    return ArrayImages([str(row) for row in range(10)], pixels)
+
+
+def loader_of(images: ArrayImages) -> ViewLoader:
+    return ViewLoader(images, VIEW, augmentation="none")
 
 
 def random_features(n_images: int) -> NDArray[np.float32]:
@@ -40,6 +60,37 @@ def test_predicts_the_largest_softmax() -> None:
     np.testing.assert_allclose(confidence, shares.max(1), rtol=1e-5)
     assert (clusters.dtype, confidence.dtype) == (np.int64, np.float32)
     assert len(np.unique(clusters)) > 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mlp", "linear", "self_attention"])
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_images_are_predicted_by_every_head(name: str, kind: str) -> None:
+    description = {
+        "name": name,
+        "options": {"img_size": 32} if name == "test_vit" else {},
+        "image_size": 32,
+        "n_clusters": 4,
+        "head": kind,
+        "head_width": 16,
+    }
+    model = make_model(description, weights="random", seed=0)
+    for parameter in model.head.parameters():
+        parameter.mul_(20)
+    images, pixels = noise_images(), []
+    for row in range(len(images)):
+        pixels.append(next(loader_of(images).batches([np.array([row])], np.random.default_rng(0))))
+    found = predict_images(model, images, VIEW, batch_size=4, device=CPU)
+    output = model.backbone.prepare(torch.cat(pixels))
+    if kind == "self_attention":
+        features, read = model.backbone.features_and_tokens(output)
+    else:
+        features = read = model.backbone.features_of(output)
+    shares = torch.softmax(model.head(read), dim=1)
+    np.testing.assert_allclose(found.features, features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.clusters, shares.argmax(1))
+    np.testing.assert_allclose(found.confidence, shares.amax(1), rtol=1e-3)
+    assert found.features.flags.c_contiguous
 
 
 def test_confidence_lies_between_chance_and_one() -> None:

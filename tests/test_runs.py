@@ -329,6 +329,33 @@ def test_snapshots_are_scored_and_change_nothing(files: Path, tmp_path: Path) ->
     assert (progress["kmeans_acc"] > 0.5).all()  # four shades
 
 
+def test_a_head_that_reads_tokens_runs_and_is_followed(files: Path, tmp_path: Path) -> None:
+    run = make_run(files, tmp_path / "run", snapshot_every=2, epochs=2)
+    model = MODEL | {"head": "self_attention"}
+    run = replace(run, params=run.params | {"model": model})
+    train(run, ALONE)
+    assert load_model(run.outputs["model"]).head.reads_tokens
+    progress = follow_snapshots(
+        run.snapshots,
+        {"train": open_images("folder", IDS, root=str(files))},
+        {"train": np.arange(N_IMAGES) % N_CLASSES},
+        View(**VIEW),
+        n_restarts=2,
+        seed=0,
+        batch_size=16,
+        device=torch.device("cpu"),
+    )
+    assert progress["epoch"].tolist() == [2]
+    assert progress["acc"].between(0.25, 1).all()
+
+
+def test_refuses_tokens_that_were_kept_for_another_head(files: Path, tmp_path: Path) -> None:
+    run = make_run(files, tmp_path, "negatives", "tokens")
+    run = replace(run, params=run.params | {"model": MODEL | {"head": "self_attention"}})
+    with pytest.raises(ValueError, match="must hold views of the 40 training images by this"):
+        train(run, ALONE)
+
+
 def test_snapshots_of_an_earlier_training_go(tmp_path: Path) -> None:
     backbone = load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32)
     head = ClusterHead(backbone.n_dims, 4, width=64, generator=torch.Generator().manual_seed(0))

@@ -48,9 +48,11 @@ def make_loader(augmentation: str = "warp", kind: type[ViewLoader] = ViewLoader)
     return kind(ArrayImages(IDS, pixels), view, augmentation=augmentation)
 
 
-def make_backbone(name: str = "test_vit") -> Backbone:
+def make_backbone(name: str = "test_vit", *, all_tokens: bool = False) -> Backbone:
     options = {"img_size": 32} if name == "test_vit" else {}
-    return load_backbone(name, weights="random", options=options, image_size=32)
+    return load_backbone(
+        name, weights="random", options=options, image_size=32, all_tokens=all_tokens
+    )
 
 
 def extract(header: Path, backbone: Backbone, **changes: Any) -> TokenLayout:
@@ -134,6 +136,23 @@ def test_cached_outputs_are_those_of_the_trunk(
     assert layout.record_bytes >= n_values * (2 if dtype == "float16" else 1)
     assert header.with_suffix(".bin").stat().st_size == layout.n_bytes
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tokens.bin", "tokens.json"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("int8", 5e-2)])
+def test_whole_tokens_are_kept_for_heads_that_read_them(
+    dtype: str, tolerance: float, tmp_path: Path
+) -> None:
+    backbone = make_backbone(all_tokens=True)
+    layout = extract(tmp_path / "tokens.json", backbone, dtype=dtype)
+    assert layout.class_token == 0
+    cached = read_all(CachedViews(tmp_path / "tokens.json", device=CPU))
+    plain = torch.stack([output.tokens for output in reference(backbone)])
+    torch.testing.assert_close(cached.tokens, plain, rtol=0, atol=tolerance)
+    found = backbone.features_and_tokens(cached)[1]
+    expected = backbone.features_and_tokens(TrunkOutput(plain))[1]
+    assert (found - expected).norm() < tolerance * expected.norm()
+    assert found.shape[1:] == layout.shape
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float16", 1e-3), ("int8", 2e-2)])
