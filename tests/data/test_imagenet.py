@@ -35,9 +35,7 @@ def test_flat_images_beyond_their_truth(tmp_path: Path) -> None:
     (tmp_path / "val/ILSVRC2012_val_00000007.JPEG").rename(
         tmp_path / "val/ILSVRC2012_val_00000103.JPEG"
     )
-    with pytest.raises(
-        ValueError, match=r"to ILSVRC2012_val_00000102\.JPEG, .*_00000103"
-    ):
+    with pytest.raises(ValueError, match=r"to ILSVRC2012_val_00000102\.JPEG, .*_00000103"):
         list_imagenet("imagenet50", tmp_path)
 
 
