@@ -15,6 +15,7 @@ include: "workflow/rules/neighbors.smk"
 include: "workflow/rules/finetuning.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/tables.smk"
 
 
 rule demo:

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unic.backbones import Backbone, ClusterHead, load_backbone
+from unic.backbones import Backbone, load_backbone
 from unic.data.images import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
+from unic.heads import ClusterHead
 from unic.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
 from unic.tokens import CachedViews, extract_tokens
 from unic.trainer import FinetuningSettings, Trainer

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.mining import N_NEGATIVES, clustered, count_violations, one_pass
 from unic.cleaning import clean_neighbors
+from unic.far_sets import FarSampler
 from unic.mining import mine_neighbors
 from unic.negatives import index_negatives
 
@@ -58,13 +59,15 @@ def main() -> None:
     drawn = timed(
         "negatives",
         lambda: index_negatives(
-            features,
-            mined.far_radius,
+            FarSampler(
+                features,
+                mined.far_radius,
+                known_labels=unlabeled,
+                is_bound=arguments.bound,
+                **far,
+            ),
             n_negatives=N_NEGATIVES,
-            known_labels=unlabeled,
             generator=np.random.default_rng(0),
-            is_bound=arguments.bound,
-            **far,
         ),
     )
     violations = count_violations(features, drawn, arguments.far_rank, n_rows=16)

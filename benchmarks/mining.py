@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from unic.far_sets import FarSampler
 from unic.mining import Neighbors, mine_neighbors
 from unic.mining.tiles import has_int8
 from unic.negatives import index_negatives
@@ -64,15 +65,14 @@ def one_pass(
 ) -> tuple[Neighbors, NDArray[np.int64]]:
     """Neighbors, far radius and negatives."""
     mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=far_rank, **settings)
-    drawn = index_negatives(
+    pool = FarSampler(
         features,
         mined.far_radius,
         far_rank=far_rank,
-        n_negatives=N_NEGATIVES,
         known_labels=np.full(len(features), -1, dtype=np.int64),
-        generator=np.random.default_rng(0),
         is_bound=settings.get("far_bound", False),
     )
+    drawn = index_negatives(pool, n_negatives=N_NEGATIVES, generator=np.random.default_rng(0))
     return mined, drawn
 
 

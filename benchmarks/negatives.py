@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from benchmarks.mining import clustered
+from unic.far_sets import FarSampler
 from unic.mining import mine_neighbors
-from unic.negatives import FarSampler
 
 
 def main() -> None:

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unic.backbones import Backbone, ClusterHead, load_backbone, load_weights, read_weights
+from unic.backbones import Backbone, load_backbone
 
 TINY_VIT: dict[str, Any] = {"img_size": 32, "patch_size": 4, "depth": 3}
+SWIN: dict[str, Any] = {"img_size": 32, "window_size": 1, "embed_dim": 24, "depths": (1, 1, 1, 1)}
 ROTARY: dict[str, Any] = {"img_size": 28, "depth": 2}
 FAMILIES: dict[str, tuple[dict[str, Any], int, str]] = {  # options, image size, last block
     "test_vit": ({"img_size": 32}, 32, "blocks.5"),
@@ -24,6 +24,23 @@ FAMILIES: dict[str, tuple[dict[str, Any], int, str]] = {  # options, image size,
     "convnext_atto": ({}, 64, "stages.3"),
     "test_efficientnet": ({}, 32, "blocks.4"),
     "mobilenetv2_100": ({}, 32, "blocks.6"),
+    "mobilenetv2_050": ({"pad_type": "same"}, 64, "blocks.6"),
+    "mobilenetv3_small_050": ({}, 32, "blocks.5"),  # its features are wider than its map
+    "swin_tiny_patch4_window7_224": (SWIN, 32, "layers.3"),
+    "vit_small_patch16_224.dino": ({"img_size": 32, "depth": 3}, 32, "blocks.2"),
+    "vit_small_patch14_dinov2.lvd142m": ({"img_size": 42, "depth": 3}, 42, "blocks.2"),
+    "vit_small_patch14_reg4_dinov2.lvd142m": ({"img_size": 42, "depth": 2}, 42, "blocks.1"),
+    "vit_small_patch16_dinov3.lvd1689m": ({"depth": 2, "global_pool": "token"}, 48, "blocks.1"),
+    "resnet50": ({}, 32, "layer4"),
+}
+NORMS = {  # what is trained where the final norm is
+    "vit_tiny_patch16_224": ["norm.weight", "norm.bias"],
+    "vit_small_patch14_reg4_dinov2.lvd142m": ["norm.weight", "norm.bias"],
+    "vit_small_patch16_dinov3.lvd1689m": ["norm.weight", "norm.bias"],
+    "eva02_tiny_patch14_224": ["fc_norm.weight", "fc_norm.bias"],
+    "convnext_atto": ["head.norm.weight", "head.norm.bias"],
+    "swin_tiny_patch4_window7_224": ["norm.weight", "norm.bias"],
+    "mobilenetv2_100": ["bn2.weight", "bn2.bias"],
 }
 
 
@@ -40,10 +57,6 @@ def family(request: pytest.FixtureRequest) -> tuple[Backbone, str, str]:
 def images_for(name: str, n_images: int = 5, seed: int = 3) -> Tensor:
     size = FAMILIES[name][1]
     return torch.randn(n_images, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def with_classifier(name: str, n_classes: int = 7) -> dict[str, Tensor]:
-    return timm.create_model(name, num_classes=n_classes, **FAMILIES[name][0]).state_dict()
 
 
 def assert_same_weights(backbone: Backbone, state: dict[str, Tensor]) -> None:
@@ -98,7 +111,70 @@ def test_the_trunk_follows_the_weights_of_the_model(family: tuple[Backbone, str,
     assert torch.equal(first(images), second(images))
 
 
+@torch.no_grad()
+def test_features_come_with_all_tokens(family: tuple[Backbone, str, str]) -> None:
+    plain, name, _ = family
+    options, size, _ = FAMILIES[name]
+    backbone = load_backbone(
+        name, weights="random", options=options, image_size=size, all_tokens=True
+    )
+    backbone.model.load_state_dict(plain.model.state_dict())
+    assert not backbone.has_class_token_path
+    images = images_for(name).contiguous(memory_format=torch.channels_last)
+    features, tokens = backbone.features_and_tokens(backbone.prepare(images))
+    assert torch.equal(features, backbone(images))
+    assert tokens.shape[2] == backbone.n_token_dims
+    whole = backbone.model.forward_features(images)
+    if whole.ndim == 3 and backbone.model.cls_token is not None:
+        torch.testing.assert_close(tokens, whole, rtol=1e-5, atol=1e-5)
+        return
+    channel = 3 if name.startswith("swin") else 1
+    positions = whole.movedim(channel, -1).flatten(1, -2)
+    torch.testing.assert_close(tokens[:, 1:], positions, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tokens[:, 0], positions.mean(1), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_refuses_tokens_of_a_class_token_alone() -> None:
+    backbone = make("vit_tiny_patch16_224")
+    output = backbone.prepare(images_for("vit_tiny_patch16_224"))
+    with pytest.raises(ValueError, match="must be made with all_tokens"):
+        backbone.features_and_tokens(output)
+
+
+@torch.no_grad()
+def test_rotary_positions_follow_the_tokens_to_their_device() -> None:
+    backbone = make("vit_small_patch16_dinov3.lvd1689m")
+    tokens = backbone.trunk(images_for("vit_small_patch16_dinov3.lvd1689m"))
+    backbone.to("meta")  # as cached tokens are on a GPU where the trunk has not run
+    assert backbone.last_block(tokens.to("meta")).shape == (5, backbone.n_dims)
+
+
 # What is trained
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_the_final_norm_is_trained_where_asked_for(name: str) -> None:
+    backbone = make(name)
+    names = {key for key, _ in backbone.model.named_parameters()}
+    backbone.set_trainable("last_block", final_norm=True)
+    features = backbone.features_of(backbone.prepare(images_for(name)))
+    weight = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    (features * weight).sum().backward()
+    trained = {key for key, p in backbone.model.named_parameters() if p.grad is not None}
+    block = FAMILIES[name][2]
+    assert trained == {key for key in names if key.startswith(f"{block}.")} | set(NORMS[name])
+    backbone.set_trainable("last_block")
+    frozen = {key for key, p in backbone.model.named_parameters() if not p.requires_grad}
+    assert set(NORMS[name]) <= frozen
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("test_resnet", "last_block"), ("vit_tiny_patch16_224", "none")]
+)
+def test_refuses_a_final_norm_that_cannot_be_trained(name: str, part: str) -> None:
+    with pytest.raises(ValueError, match=f"train_final_norm must be false .*trainable={part}"):
+        make(name).set_trainable(part, final_norm=True)
 
 
 @pytest.mark.parametrize("part", ["none", "last_block", "all"])
@@ -175,111 +251,10 @@ def test_random_weights_leave_the_global_generator_alone() -> None:
 # Weights from files
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pth", "bin"])
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "convnext_atto", "test_byobnet"])
-def test_reads_weights_and_drops_the_classifier(name: str, kind: str, tmp_path: Path) -> None:
-    path, state = tmp_path / f"weights.{kind}", with_classifier(name)
-    if kind == "safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path)
-    assert_same_weights(make(name, weights=str(path)), state)
-
-
 def test_reads_weights_without_a_classifier(tmp_path: Path) -> None:
     state = {k: v.contiguous() for k, v in make(seed=4).model.state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     assert_same_weights(make(weights=str(tmp_path / "weights.safetensors")), state)
-
-
-def test_a_mismatch_lists_keys_and_shapes() -> None:
-    state = with_classifier("test_resnet")
-    del state["conv1.0.weight"]
-    state["layer9.weight"] = torch.zeros(1)
-    state["bn1.weight"] = torch.zeros(3)
-    with pytest.raises(
-        ValueError, match=r"weights in a\.pth must fit ResNet, but 3 entries"
-    ) as raised:
-        load_weights(make().model, state, source="a.pth")
-    assert "missing conv1.0.weight; unexpected layer9.weight; " in str(raised.value)
-    assert re.search(r"bn1\.weight of shape \(3,\) where \(\d+,\) is needed", str(raised.value))
-
-
-def test_a_mismatch_lists_no_more_than_four_keys() -> None:
-    with pytest.raises(ValueError, match="must fit ResNet") as raised:
-        load_weights(make().model, {}, source="a.pth")
-    assert str(raised.value).count("missing") == 4
-
-
-def test_a_mismatch_changes_no_weight() -> None:
-    backbone, state = make(), make(seed=1).model.state_dict()
-    before = {key: tensor.clone() for key, tensor in backbone.model.state_dict().items()}
-    del state["layer4.0.conv1.weight"]
-    with pytest.raises(ValueError, match="missing layer4"):
-        load_weights(backbone.model, state, source="a.pth")
-    assert_same_weights(backbone, before)
-
-
-class Bomb:
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (self.path,)
-
-
-def test_refuses_checkpoints_that_run_code(tmp_path: Path) -> None:
-    made = tmp_path / "made by the checkpoint"
-    torch.save({"weight": Bomb(str(made))}, tmp_path / "bomb.pth")
-    with pytest.raises(
-        ValueError, match=r"bomb\.pth must be a torch checkpoint that holds tensors"
-    ):
-        read_weights(str(tmp_path / "bomb.pth"))
-    assert not made.exists()
-
-
-def test_refuses_checkpoints_of_whole_modules(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
-    with pytest.raises(ValueError, match=r"module\.pth must be a torch checkpoint that holds"):
-        read_weights(str(tmp_path / "module.pth"))
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "pth"])
-@pytest.mark.parametrize("kept", [0, 5, 60, 0.5, 0.99])
-def test_refuses_truncated_files(kind: str, kept: float, tmp_path: Path) -> None:
-    whole, broken = tmp_path / f"whole.{kind}", tmp_path / f"broken.{kind}"
-    state = {"weight": torch.randn(500)}
-    save_file(state, whole) if kind == "safetensors" else torch.save(state, whole)
-    content = whole.read_bytes()
-    broken.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-    with pytest.raises(ValueError, match=re.escape(str(broken))):
-        read_weights(str(broken))
-
-
-@pytest.mark.parametrize("name", ["notes.pth", "notes.safetensors"])
-def test_refuses_files_of_another_kind(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("hello world\n")
-    with pytest.raises(ValueError, match=name):
-        read_weights(str(tmp_path / name))
-
-
-@pytest.mark.parametrize(
-    ("held", "got"),
-    [
-        ({"epoch": 3, "state_dict": {"weight": torch.zeros(1)}}, "got epoch, state_dict"),
-        ([torch.zeros(1)], "got list"),
-    ],
-)
-def test_refuses_checkpoints_that_are_no_state_dict(held: Any, got: str, tmp_path: Path) -> None:
-    torch.save(held, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=f"must hold one dictionary of tensors, {got}"):
-        read_weights(str(tmp_path / "other.pth"))
-
-
-@pytest.mark.parametrize("weights", ["absent.pth", "absent.safetensors", "bundled:absent"])
-def test_refuses_missing_files(weights: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"backbone\.weights must be a file.*absent"):
-        make(weights=weights)
 
 
 # Models that cannot be
@@ -338,29 +313,6 @@ def test_refuses_the_hub_when_it_cannot_be_reached(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="weights of test_resnet must come from the hub"):
         load_backbone("test_resnet", weights="hub", options={}, image_size=32)
-
-
-# The head
-
-
-def test_the_head_is_the_papers() -> None:
-    head = ClusterHead(64, 10, width=2048, generator=torch.Generator().manual_seed(0))
-    assert [type(layer) for layer in head] == [nn.Linear, nn.GELU, nn.Linear]
-    assert [tuple(p.shape) for p in head.parameters()] == [(2048, 64), (2048,), (10, 2048), (10,)]
-    for layer in (head[0], head[2]):
-        assert not layer.bias.any()
-        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03)
-    assert head(torch.randn(3, 64)).shape == (3, 10)
-
-
-def test_the_generator_decides_the_head() -> None:
-    first, again, other = (
-        ClusterHead(8, 3, width=16, generator=torch.Generator().manual_seed(seed))
-        for seed in (0, 0, 1)
-    )
-    assert torch.equal(first[0].weight, again[0].weight)
-    assert torch.equal(first[2].weight, again[2].weight)
-    assert not torch.equal(first[0].weight, other[0].weight)
 
 
 # On a GPU

@@ -10,8 +10,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 import unic.class_token
-from unic.backbones import Backbone, ClusterHead, load_backbone
+from unic.backbones import Backbone, load_backbone
 from unic.class_token import ClassTokenBlock, TrunkOutput, block_error, refusal
+from unic.heads import ClusterHead
 from unic.losses import entropy_loss, negative_loss, positive_loss
 
 VIT: dict[str, Any] = {"img_size": 32, "patch_size": 8, "depth": 3}

@@ -184,7 +184,8 @@ def test_lists_and_backbone_options_are_replaced_whole() -> None:
     }
     second = resolve(experiments)["second"]
     assert second["seeds"] == [9]
-    assert second["backbone"] == {"name": "a", "weights": "hub", "options": {"width": 1}}
+    assert second["backbone"]["name"] == "a"
+    assert second["backbone"]["options"] == {"width": 1}
 
 
 def test_gcd_is_off_or_filled_with_its_defaults() -> None:
@@ -284,6 +285,17 @@ def test_resolving_changes_neither_configuration_nor_schema() -> None:
             "experiments.toy.gcd.old_classes must leave new classes among the 10, got 10",
         ),
         ("gcd", {"old_classes": [0], "labeled_fraction": 1}, "gcd.labeled_fraction: 1 is greater"),
+        (
+            "negatives",
+            {"draw": "in_batch", "pool": "all"},
+            "experiments.toy.negatives: with draw in_batch, pool must be far and labeled_share 0, "
+            "got all and 0",
+        ),
+        (
+            "negatives.labeled_share",
+            0.5,
+            "experiments.toy.negatives.labeled_share must be 0 where gcd is null, got 0.5",
+        ),
         ("base", "digist", "experiments.toy.base: unknown experiment digist; known are toy"),
         ("base", "to", "experiments.toy.base: unknown experiment to; did you mean toy?"),
         ("base", "toy", "bases must not go in a circle, got toy -> toy"),
@@ -309,6 +321,32 @@ def test_refuses_a_circle_of_bases() -> None:
 def test_refuses_defaults_with_a_base() -> None:
     with pytest.raises(ValueError, match="config: defaults must not have a base"):
         resolve({"toy": example()}, defaults={"base": "toy"})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"name": "UNIC", "experiment": "to"},
+            "config: tables.table9.rows[1] (UNIC): unknown experiment to; did you mean toy?",
+        ),
+        (
+            {"name": "UNIC", "paper": {"ACK": 3}},
+            "config: tables.table9.rows[1] (UNIC): unknown column ACK; did you mean ACC?",
+        ),
+        (
+            {"name": "k-means"},
+            "tables.table9: each row must have its own name, got k-means twice",
+        ),
+        ({"paper": {}}, "config: tables.table9.rows.1: 'name' is a required property"),
+        ({"name": "UNIC", "paper": {"ACC": 101}}, "101 is greater than the maximum of 100"),
+    ],
+)
+def test_refuses_a_wrong_row_of_a_table(row: Settings, message: str) -> None:
+    rows = [{"name": "k-means", "experiment": "toy"}, row]
+    table = {"title": "Table 9", "columns": {"ACC": "acc"}, "rows": rows}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        resolve({"toy": example()}, tables={"table9": table})
 
 
 @pytest.mark.parametrize(
@@ -379,6 +417,7 @@ def test_the_configuration_of_the_repository() -> None:
         ("negatives.draw", "each_epoch", ["index_negatives"]),
         ("neighbors.far_rank", 900, ["mine_neighbors", "index_images"]),
         ("negatives.seed", 3, ["index_negatives"]),
+        ("negatives.pool", "all", ["index_negatives"]),
         ("gcd", {"old_classes": [0]}, ["split_labels"]),
         ("finetuning.lambda_ent", 5, ["finetune"]),
         ("kmeans.n_restarts", 3, ["cluster_pixels", "cluster_features", "cluster_finetuned"]),
@@ -389,6 +428,9 @@ def test_the_configuration_of_the_repository() -> None:
         ("finetuning.views", 4, ["finetune", "extract_tokens"]),
         ("finetuning.token_dtype", "int8", ["finetune", "extract_tokens"]),
         ("finetuning.precision", "bfloat16", ["finetune", "extract_tokens"]),
+        ("finetuning.head", "self_attention", ["finetune", "extract_tokens"]),
+        ("finetuning.train_final_norm", True, ["finetune"]),
+        ("backbone.network", "student", ["extract_features", "extract_tokens"]),
         ("machine.processes", 2, []),
         ("machine.threads", 3, []),
         ("machine.device", "cpu", []),
@@ -398,7 +440,7 @@ def test_a_change_belongs_to_its_stage_and_those_after(
     key: str, value: Any, firsts: list[str]
 ) -> None:
     expected = stages_after(*firsts)
-    if key.startswith("backbone"):
+    if key in ("backbone.name", "backbone.options"):
         expected.add("pretrain")  # never run here, but it names the backbone too
     assert changed_stages(key, value) == expected
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from unic.backbones import Backbone, ClusterHead, load_backbone
+from unic.backbones import Backbone, load_backbone
 from unic.checkpoints import Checkpoint
 from unic.cleaning import PositiveSampler
 from unic.data.images import ArrayImages
@@ -20,6 +20,7 @@ from unic.data.views import View
 from unic.far_pairs import FarPairs
 from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
+from unic.heads import ClusterHead, Projector, make_head
 from unic.losses import entropy_loss, negative_loss, positive_loss
 from unic.metrics import cluster_accuracy
 from unic.negatives import StoredNegatives
@@ -44,6 +45,7 @@ COLUMNS = [
     "loss_pos",
     "loss_neg",
     "loss_ent",
+    "loss_con",
     "entropy",
     "used_clusters",
     "learning_rate",
@@ -378,6 +380,49 @@ def test_the_past_enters_the_entropy_from_the_second_step_on() -> None:
         optimizer.param_groups[0]["lr"] = 0.025
         terms.append(float(entropy.detach()))
     assert history["loss_ent"].iloc[0] == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+def test_the_contrastive_loss_is_that_of_anchors_and_positives() -> None:
+    """The first step of the head, the last block and the projector, written out."""
+    settings = replace(SETTINGS, epochs=1, batch_size=32, lambda_con=5.0)
+    _, head, history = train(settings=settings, seed=3)
+    reference_backbone, reference_head = make_model()
+    reference_backbone.set_trainable("last_block")
+    projector = Projector(reference_backbone.n_dims, generator=torch.Generator().manual_seed(3))
+    modules = (reference_backbone, reference_head, projector)
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    generator, terms = np.random.default_rng(3), []
+    batches = make_pairs().draw_epoch(32, generator)
+    for pixels in make_loader().batches([rows.ravel() for rows in batches], generator):
+        features = reference_backbone(pixels)
+        log_probs = torch.log_softmax(reference_head(features), 1).view(3, 32, -1)
+        rows = projector(features[:64])
+        similarity = rows @ rows.T / 0.07
+        con = 0
+        for i in range(64):
+            others = torch.tensor([j for j in range(64) if j != i])
+            con = con + (similarity[i, others].logsumexp(0) - similarity[i, (i + 32) % 64]) / 64
+        loss = positive_loss(log_probs[0], log_probs[1])
+        loss = loss + negative_loss(log_probs[0], log_probs[2]) + 3 * entropy_loss(log_probs[0])
+        optimizer.zero_grad()
+        (loss + 5 * con).backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = settings.learning_rate / 2
+        terms.append(float(con.detach()))
+    assert history["loss_con"].iloc[0] == pytest.approx(np.mean(terms), rel=1e-3)
+    for ours, theirs in zip(head.parameters(), reference_head.parameters(), strict=True):
+        assert (ours - theirs).abs().max() < 1e-4
+    plain = train(settings=replace(settings, lambda_con=0.0), seed=3)[2]
+    assert plain["loss_con"].iloc[0] == 0
+
+
+def test_refuses_the_contrastive_loss_on_tokens() -> None:
+    backbone, _ = make_model()
+    generator = torch.Generator().manual_seed(0)
+    head = make_head("self_attention", backbone.n_dims, N_CLASSES, width=8, generator=generator)
+    with pytest.raises(ValueError, match="lambda_con must be 0 with a head that reads all tokens"):
+        train((backbone, head), replace(SETTINGS, lambda_con=1.0))
 
 
 def test_bfloat16_trains_to_nearly_the_same_loss() -> None:

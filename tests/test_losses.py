@@ -10,10 +10,13 @@ from torch import Tensor
 
 from unic.losses import (
     batch_negative_loss,
+    contrastive_loss,
     entropy_loss,
     log_similarity,
     negative_loss,
     positive_loss,
+    self_distillation_loss,
+    supervised_contrastive_loss,
 )
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -271,3 +274,168 @@ def test_the_entropy_with_a_past_stays_finite_at_zero() -> None:
     entropy_loss(log_probs, torch.tensor([1.0, 0.0, 0.0]), momentum=0.5).backward()
     assert log_probs.grad is not None
     assert log_probs.grad.isfinite().all()
+
+
+# Contrastive losses
+
+
+def draw_features(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.nn.functional.normalize(features, dim=-1).to(dtype)
+
+
+def reference_supervised_contrastive_loss(
+    features: Tensor, labels: list[int], temperature: float
+) -> float:
+    views = [
+        (view, y) for image, y in zip(features.tolist(), labels, strict=True) for view in image
+    ]
+    losses = []
+    for i, (anchor, label) in enumerate(views):
+        weights, positives = {}, []
+        for a, (other, other_label) in enumerate(views):
+            if a != i:
+                dot = sum(x * y for x, y in zip(anchor, other, strict=True))
+                weights[a] = math.exp(dot / temperature)
+                positives += [a] if other_label == label else []
+        terms = [-math.log(weights[p] / sum(weights.values())) for p in positives]
+        losses += [sum(terms) / len(terms)] if terms else []
+    return sum(losses) / len(losses) if losses else 0.0
+
+
+def reference_contrastive_loss(features: Tensor, temperature: float) -> float:
+    """NT-Xent as Chen et al. write it: views 2k - 1 and 2k are partners."""
+    views = features.flatten(0, 1).tolist()
+    total = 0.0
+    for i, view in enumerate(views):
+        dots = [sum(x * y for x, y in zip(view, other, strict=True)) for other in views]
+        others = [math.exp(dot / temperature) for j, dot in enumerate(dots) if j != i]
+        total -= math.log(math.exp(dots[i ^ 1] / temperature) / sum(others))
+    return total / len(views)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("temperature", [0.07, 0.3, 1.0])
+@pytest.mark.parametrize(
+    ("shape", "labels"),
+    [
+        ((2, 2, 3), [0, 0]),
+        ((6, 2, 4), [0, 1, 0, 2, 2, 0]),
+        ((5, 1, 4), [3, 3, 7, 3, 9]),  # two images are alone
+        ((4, 3, 5), [1, 2, 1, 2]),
+    ],
+)
+def test_supervised_contrastive_loss_equals_plain_loops(
+    shape: tuple[int, int, int], labels: list[int], temperature: float, dtype: torch.dtype
+) -> None:
+    features = draw_features(*shape, dtype=dtype)
+    expected = reference_supervised_contrastive_loss(features, labels, temperature)
+    found = supervised_contrastive_loss(features, torch.tensor(labels), temperature=temperature)
+    assert found.dtype == dtype
+    assert found.shape == ()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("n_images", [2, 9])
+def test_contrastive_loss_equals_plain_loops(n_images: int, temperature: float) -> None:
+    features = draw_features(n_images, 2, 4)
+    expected = reference_contrastive_loss(features, temperature)
+    found = float(contrastive_loss(features, temperature=temperature))
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_gradients_of_contrastive_losses() -> None:
+    features, labels = draw_features(4, 2, 3).requires_grad_(), torch.tensor([0, 1, 0, 2])
+
+    def supervised(features: Tensor) -> Tensor:
+        return supervised_contrastive_loss(features, labels, temperature=0.3)
+
+    assert torch.autograd.gradcheck(supervised, (features,))
+    assert torch.autograd.gradcheck(lambda f: contrastive_loss(f, temperature=0.3), (features,))
+
+
+def test_permuting_images_views_or_class_names_keeps_contrastive_losses() -> None:
+    features, labels = draw_features(6, 2, 3), torch.tensor([0, 1, 0, 2, 1, 0])
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    loss = supervised_contrastive_loss(features, labels, temperature=0.1)
+    for same in (
+        supervised_contrastive_loss(features[order], labels[order], temperature=0.1),
+        supervised_contrastive_loss(features.flip(1), labels, temperature=0.1),
+        supervised_contrastive_loss(features, 7 - labels, temperature=0.1),
+    ):
+        torch.testing.assert_close(same, loss)
+    alone = contrastive_loss(features, temperature=0.1)
+    torch.testing.assert_close(contrastive_loss(features[order], temperature=0.1), alone)
+    torch.testing.assert_close(contrastive_loss(features.flip(1), temperature=0.1), alone)
+
+
+def test_views_that_agree_lower_the_contrastive_loss() -> None:
+    apart = torch.eye(4)
+    agreeing = torch.stack([apart, apart], dim=1)
+    crossed = torch.stack([apart, apart.roll(1, 0)], dim=1)
+    assert float(contrastive_loss(agreeing, temperature=0.05)) < 1e-6
+    assert float(contrastive_loss(crossed, temperature=0.05)) > 10
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (1, 1, 3), (3, 1, 3)])
+def test_without_a_pair_the_contrastive_loss_is_0(shape: tuple[int, int, int]) -> None:
+    features = draw_features(*shape).requires_grad_()
+    loss = supervised_contrastive_loss(features, torch.arange(shape[0]), temperature=0.07)
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert features.grad is not None
+    assert (features.grad == 0).all()
+
+
+# Self-distillation
+
+
+def distil(logits: Tensor, teacher_temperature: float = 0.05) -> Tensor:
+    return self_distillation_loss(
+        logits, student_temperature=0.1, teacher_temperature=teacher_temperature
+    )
+
+
+def reference_softmax(logits: list[float], temperature: float) -> list[float]:
+    weights = [math.exp(logit / temperature) for logit in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+@PRECISIONS
+@pytest.mark.parametrize("teacher_temperature", [0.04, 0.07, 0.1])
+def test_self_distillation_equals_plain_loops(
+    teacher_temperature: float, dtype: torch.dtype
+) -> None:
+    logits = draw_features(5, 2, 4, dtype=dtype)
+    terms = []
+    for first, second in logits.tolist():
+        for student, teacher in ((first, second), (second, first)):
+            p, q = reference_softmax(student, 0.1), reference_softmax(teacher, teacher_temperature)
+            terms.append(-sum(y * math.log(x) for x, y in zip(p, q, strict=True)))
+    found = distil(logits, teacher_temperature)
+    assert found.dtype == dtype
+    assert float(found) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+def test_no_gradient_goes_through_the_teacher() -> None:
+    logits = draw_features(5, 2, 4).requires_grad_()
+    distil(logits).backward()
+    students = torch.softmax(logits.detach() / 0.1, dim=2)
+    teachers = torch.softmax(logits.detach().flip(1) / 0.05, dim=2)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, (students - teachers) / 0.1 / 10)
+
+
+def test_self_distillation_knows_no_order_and_no_offset() -> None:
+    logits, order = draw_features(5, 2, 4), torch.tensor([2, 0, 3, 1])
+    loss = distil(logits)
+    torch.testing.assert_close(distil(logits.flip(1)), loss)
+    torch.testing.assert_close(distil(logits[:, :, order]), loss)
+    torch.testing.assert_close(distil(logits + 3.0), loss)
+
+
+def test_a_certain_view_that_the_other_contradicts_costs_its_logit() -> None:
+    logits = torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]])
+    assert float(distil(logits)) == pytest.approx(20.0, rel=1e-4)
+    assert float(distil(logits[:, [0, 0]])) == pytest.approx(0.0, abs=1e-6)

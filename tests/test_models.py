@@ -14,6 +14,7 @@ DESCRIPTIONS: list[dict[str, Any]] = [
         "options": {"img_size": 32, "patch_size": 8, "depth": 2},
         "image_size": 32,
         "n_clusters": 7,
+        "head": "mlp",
         "head_width": 16,
     },
     {
@@ -21,6 +22,7 @@ DESCRIPTIONS: list[dict[str, Any]] = [
         "options": {},
         "image_size": 32,
         "n_clusters": 3,
+        "head": "mlp",
         "head_width": 8,
     },
 ]

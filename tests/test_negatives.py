@@ -1,248 +1,32 @@
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from scipy.stats import chisquare
-from sklearn.datasets import load_digits
 
-from unic.cleaning import PositiveSampler
+from tests.rank_reference import random_features, ranks, redraw, unlabeled
 from unic.distances import to_euclidean
-from unic.finetuning import Pairs
 from unic.mining import mine_neighbors
-from unic.negatives import FarSampler, StoredNegatives, index_negatives, open_negatives
+from unic.negatives import (
+    LabeledSampler,
+    PoolSettings,
+    RandomSampler,
+    StoredNegatives,
+    index_negatives,
+    open_negatives,
+)
 from unic.store import Store, open_store, write_derived, write_features, write_known_labels
 
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return str(request.param)
+HALF_LABELED = np.array([0, 0, 0, 1, 2, 2, -1, -1, -1, -1], dtype=np.int64)
 
 
-def random_features(n_images: int, n_dims: int) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=(n_images, n_dims)).astype(np.float32)
-
-
-def unlabeled(n_images: int) -> NDArray[np.int64]:
-    return np.full(n_images, -1, dtype=np.int64)
-
-
-def draw(
-    features: NDArray[np.float32],
-    far_rank: int,
-    n_negatives: int,
-    *,
-    known_labels: NDArray[np.int64] | None = None,
-    exclude_known_same_label: bool = True,
-    device: str = "cpu",
-    block_size: int | None = None,
-) -> NDArray[np.int64]:
-    neighbors = mine_neighbors(features, n_neighbors=1, far_rank=far_rank)
-    return index_negatives(
-        features,
-        neighbors.far_radius,
-        far_rank=far_rank,
-        n_negatives=n_negatives,
-        known_labels=unlabeled(len(features)) if known_labels is None else known_labels,
-        generator=np.random.default_rng(7),
-        exclude_known_same_label=exclude_known_same_label,
-        device=device,
-        block_size=block_size,
-    )
-
-
-def ranks(features: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Rank ``(n, n)`` of image j in the list of image i: by itself, float64 distance, index."""
-    exact = features.astype(np.float64)
-    n_images = len(exact)
-    result = np.empty((n_images, n_images), dtype=np.int64)
-    for i in range(n_images):
-        row = np.square(exact[i] - exact).sum(axis=1)
-        order = np.lexsort((np.arange(n_images), row, np.arange(n_images) != i))
-        result[i, order] = np.arange(n_images)
-    return result
-
-
-def one_dim_with_rounded_distances() -> NDArray[np.float32]:
-    """Near 1000 images of which many are equally far, in float32, from those near 0."""
-    tiny = np.arange(20) * 1e-6
-    return np.concatenate([tiny, 1000 + np.arange(20)]).astype(np.float32)[:, None]
-
-
-# Against ranks by float64
-
-
-@pytest.mark.parametrize("far_rank", [2, 10, 55, 59])
-def test_draws_the_far_set_and_nothing_else(far_rank: int, device: str) -> None:
-    features = random_features(60, 5)
-    drawn = draw(features, far_rank, 2000, device=device)
-    expected = ranks(features) >= far_rank
-    for i in range(60):
-        assert set(drawn[i].tolist()) == set(np.flatnonzero(expected[i]).tolist())
-
-
-@pytest.mark.parametrize("far_rank", range(2, 40, 3))
-def test_radius_rounded_to_float32_moves_no_image(far_rank: int, device: str) -> None:
-    features = one_dim_with_rounded_distances()
-    exact = np.abs(features.astype(np.float64) - features.T)
-    assert len(np.unique(exact[30])) > len(np.unique(exact[30].astype(np.float32)))
-    drawn = draw(features, far_rank, 1500, device=device)
-    for i, row in enumerate(ranks(features) >= far_rank):
-        assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
-
-
-def test_no_negative_within_the_far_rank_on_digits(device: str) -> None:
-    features = load_digits().data[:900].astype(np.float32)  # whole numbers: many ties
-    drawn = draw(features, 300, 50, device=device)
-    assert np.take_along_axis(ranks(features), drawn, axis=1).min() == 300
-
-
-@pytest.mark.parametrize("far_rank", [2, 3, 10, 39])
-def test_duplicates_and_equal_distances_split_by_index(far_rank: int, device: str) -> None:
-    features = np.repeat(np.eye(8, dtype=np.float32), 5, axis=0)
-    drawn = draw(features, far_rank, 1500, device=device, block_size=7)
-    for i, row in enumerate(ranks(features) >= far_rank):
-        assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
-
-
-# Laws
-
-
-def test_every_far_image_is_equally_likely() -> None:
-    features = random_features(80, 6)
-    drawn = draw(features, 30, 5000)
-    for i in range(0, 80, 8):
-        counts = np.bincount(drawn[i], minlength=80)
-        assert chisquare(counts[counts > 0]).pvalue > 1e-4
-        assert (counts > 0).sum() == 50
-    # Over all anchors the statistic adds up to chi-square with 80 * 49 degrees of freedom.
-    statistic = sum(chisquare(np.bincount(row)[np.unique(row)]).statistic for row in drawn)
-    assert abs(statistic - 80 * 49) < 4 * np.sqrt(2 * 80 * 49)
-
-
-@pytest.mark.parametrize("block_size", [1, 7, 200])
-def test_block_size_changes_nothing(block_size: int, device: str) -> None:
-    features = random_features(100, 9)
-    expected = draw(features, 40, 16)
-    drawn = draw(features, 40, 16, device=device, block_size=block_size)
-    np.testing.assert_array_equal(drawn, expected)
-
-
-def test_beyond_a_bound_of_the_radius_every_image_is_equally_likely() -> None:
-    features = load_digits().data[:300].astype(np.float32)
-    exact = mine_neighbors(features, n_neighbors=2, far_rank=60)
-    bound = exact.far_radius * np.float32(1.05)
-    drawn = index_negatives(
-        features,
-        bound,
-        far_rank=60,
-        n_negatives=4000,
-        known_labels=unlabeled(300),
-        generator=np.random.default_rng(3),
-        is_bound=True,
-    )
-    for row in (0, 17, 299):
-        distances = np.sqrt(np.square(features - features[row]).sum(axis=1))
-        counts = np.bincount(drawn[row], minlength=300)
-        assert (counts > 0).tolist() == (distances > bound[row]).tolist()
-        assert chisquare(counts[counts > 0]).pvalue > 1e-3
-
-
-def test_refuses_a_bound_below_the_radius() -> None:
-    features = random_features(50, 8)
-    mined = mine_neighbors(features, n_neighbors=2, far_rank=20)
-    with pytest.raises(ValueError, match="far_radius must be a bound of the distance at far_rank"):
-        FarSampler(
-            features,
-            mined.far_radius * np.float32(0.99),
-            far_rank=20,
-            known_labels=unlabeled(50),
-            is_bound=True,
-        )
-
-
-def test_images_known_to_share_the_label_are_left_out(device: str) -> None:
-    features = random_features(60, 5)
-    known_labels = np.arange(60, dtype=np.int64) % 4 - 1  # -1, 0, 1, 2
-    drawn = draw(features, 20, 2000, known_labels=known_labels, device=device)
-    for i, row in enumerate(ranks(features) >= 20):
-        if known_labels[i] >= 0:
-            row &= known_labels != known_labels[i]
-        assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
-
-
-def test_labels_change_nothing_when_switched_off() -> None:
-    features = random_features(60, 5)
-    drawn = draw(
-        features,
-        20,
-        50,
-        known_labels=np.arange(60, dtype=np.int64) % 4 - 1,
-        exclude_known_same_label=False,
-    )
-    np.testing.assert_array_equal(drawn, draw(features, 20, 50))
-
-
-# One negative per anchor, epoch by epoch
-
-
-def make_sampler(
-    features: NDArray[np.float32], far_rank: int, known_labels: NDArray[np.int64] | None = None
-) -> FarSampler:
-    return FarSampler(
-        features,
-        mine_neighbors(features, n_neighbors=1, far_rank=far_rank).far_radius,
-        far_rank=far_rank,
-        known_labels=unlabeled(len(features)) if known_labels is None else known_labels,
-    )
-
-
-def redraw(
-    sampler: FarSampler | StoredNegatives, n_images: int, n_epochs: int
-) -> NDArray[np.int64]:
-    """Negatives ``(n, e)`` of all images, whose order changes from epoch to epoch."""
-    generator = np.random.default_rng(7)
-    drawn = np.empty((n_images, n_epochs), dtype=np.int64)
-    for epoch in range(n_epochs):
-        anchors = generator.permutation(n_images)
-        drawn[anchors, epoch] = sampler.sample(anchors, generator)
-    return drawn
-
-
-def test_redraws_are_uniform_over_the_far_set() -> None:
-    features = random_features(80, 6)
-    drawn = redraw(make_sampler(features, 30), 80, 4000)
-    is_far = ranks(features) >= 30
-    statistic = 0.0
-    for i in range(80):
-        counts = np.bincount(drawn[i], minlength=80)
-        assert (counts[~is_far[i]] == 0).all()
-        statistic += chisquare(counts[is_far[i]]).statistic
-    assert abs(statistic - 80 * 49) < 4 * np.sqrt(2 * 80 * 49)
-    # What an epoch draws says nothing of the next: pairs of epochs are uniform too.
-    pairs = np.searchsorted(np.flatnonzero(is_far[0]), drawn[0])  # (e,)
-    halves = np.histogram2d(pairs[::2] < 25, pairs[1::2] < 25, bins=2)[0]
-    assert chisquare(halves.ravel()).pvalue > 1e-4
-
-
-def test_no_redraw_is_within_the_far_rank_on_digits() -> None:
-    features = load_digits().data[:900].astype(np.float32)  # whole numbers: many ties
-    drawn = redraw(make_sampler(features, 300), 900, 30)
-    assert np.take_along_axis(ranks(features), drawn, axis=1).min() == 300
-
-
-def test_redraws_leave_out_images_known_to_share_the_label() -> None:
-    features = random_features(60, 5)
-    known_labels = np.arange(60, dtype=np.int64) % 4 - 1  # -1, 0, 1, 2
-    drawn = redraw(make_sampler(features, 20, known_labels), 60, 2000)
-    for i, row in enumerate(ranks(features) >= 20):
-        if known_labels[i] >= 0:
-            row &= known_labels != known_labels[i]
-        assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
+def settings(
+    is_excluded: bool = True, *, pool: str = "far", labeled_share: float = 0.0
+) -> PoolSettings:
+    return PoolSettings(pool, labeled_share, is_excluded)
 
 
 def test_stored_negatives_are_drawn_uniformly() -> None:
@@ -252,27 +36,116 @@ def test_stored_negatives_are_drawn_uniformly() -> None:
     assert chisquare(np.bincount((drawn % 10).ravel())).pvalue > 1e-4
 
 
-def test_the_same_seed_redraws_the_same() -> None:
-    features = random_features(60, 5)
-    samplers = make_sampler(features, 20), make_sampler(features, 20)
-    first, second = (redraw(sampler, 60, 5) for sampler in samplers)
-    np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(redraw(samplers[0], 60, 5), first)  # whatever was drawn before
-    stored = [redraw(StoredNegatives(first), 60, 5) for _ in range(2)]
-    np.testing.assert_array_equal(*stored)
+# Random negatives: of all images, listed one by one
 
 
-def test_pairs_of_an_epoch_take_far_images() -> None:
-    features = random_features(60, 5)
-    itself = PositiveSampler(np.arange(60)[:, None], unlabeled(60))
-    pairs = Pairs(itself, make_sampler(features, 20))
-    first, same, other = (
-        np.concatenate(pairs.draw_epoch(15, np.random.default_rng(seed)), axis=1)
-        for seed in (0, 0, 1)
-    )  # (3, n) each
-    assert (ranks(features)[first[0], first[2]] >= 20).all()
-    np.testing.assert_array_equal(first, same)
-    assert (first != other).any()
+@pytest.mark.parametrize("is_excluded", [True, False])
+def test_random_negatives_are_uniform_over_all_that_may_be_drawn(is_excluded: bool) -> None:
+    sampler = RandomSampler(HALF_LABELED, exclude_known_same_label=is_excluded)
+    drawn = sampler.draw(np.arange(10), 6000, np.random.default_rng(0))
+    for anchor, label in enumerate(HALF_LABELED):
+        allowed = [
+            image
+            for image in range(10)
+            if image != anchor and not (is_excluded and label >= 0 and HALF_LABELED[image] == label)
+        ]
+        counts = np.bincount(drawn[anchor], minlength=10)
+        assert np.flatnonzero(counts).tolist() == allowed
+        assert chisquare(counts[allowed]).pvalue > 1e-4
+
+
+def test_random_negatives_of_one_epoch_are_those_of_a_single_draw() -> None:
+    sampler = RandomSampler(HALF_LABELED)
+    anchors = np.array([9, 0, 4])
+    drawn = sampler.sample(anchors, np.random.default_rng(3))
+    np.testing.assert_array_equal(drawn, sampler.draw(anchors, 1, np.random.default_rng(3))[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("known_labels", "message"),
+    [([3, 3, 3], "all are known to be of class 3"), ([-1], "at least 2 images, got 1")],
+)
+def test_refuses_images_without_a_random_negative(
+    known_labels: Sequence[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        RandomSampler(np.array(known_labels, dtype=np.int64))
+
+
+# Labeled negatives
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_labeled_anchors_get_their_share_of_labeled_negatives(share: float) -> None:
+    """Draws from unlabeled images otherwise, so that the two kinds can be told apart."""
+    sampler = LabeledSampler(OnlyUnlabeled(10), HALF_LABELED, share=share)
+    drawn = sampler.draw(np.arange(10), 4000, np.random.default_rng(1))
+    for anchor, label in enumerate(HALF_LABELED):
+        is_labeled = HALF_LABELED[drawn[anchor]] >= 0
+        if label < 0:
+            assert not is_labeled.any()
+            continue
+        others = np.flatnonzero((HALF_LABELED >= 0) & (label != HALF_LABELED))
+        assert abs(is_labeled.mean() - share) < 5 * np.sqrt(share * (1 - share) / 4000) + 1e-12
+        if share:
+            counts = np.bincount(drawn[anchor][is_labeled], minlength=10)
+            assert np.flatnonzero(counts).tolist() == others.tolist()
+            assert chisquare(counts[others]).pvalue > 1e-4
+
+
+class OnlyUnlabeled:
+    """A pool of the last four images, none of them labeled."""
+
+    def __init__(self, n_images: int) -> None:
+        self.n_images = n_images
+
+    def __len__(self) -> int:
+        return self.n_images
+
+    def sample(
+        self, anchors: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        return self.draw(anchors, 1, generator)[:, 0]
+
+    def draw(
+        self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        return generator.integers(6, 10, size=(len(anchors), n_negatives))
+
+
+@pytest.mark.parametrize(
+    ("known_labels", "share", "message"),
+    [
+        ([0, 0, -1], 0.5, "at least 2 labeled classes, got 1"),
+        ([-1, -1, -1], 0.5, "at least 2 labeled classes, got 0"),
+        ([0, 1, -1], 1.5, "labeled_share must be from 0 to 1, got 1.5"),
+        ([0, 1], 0.5, "must be of the 3 images, got 2"),
+    ],
+)
+def test_refuses_labeled_negatives_that_cannot_be(
+    known_labels: Sequence[int], share: float, message: str
+) -> None:
+    labels = np.array(known_labels, dtype=np.int64)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LabeledSampler(OnlyUnlabeled(3), labels, share=share)
+
+
+def test_indexed_negatives_are_those_of_the_pool() -> None:
+    pool = RandomSampler(unlabeled(50))
+    indexed = index_negatives(pool, n_negatives=5, generator=np.random.default_rng(2))
+    expected = pool.draw(np.arange(50), 5, np.random.default_rng(2))
+    np.testing.assert_array_equal(indexed, expected)
+
+
+@pytest.mark.parametrize(
+    ("n_negatives", "block_size", "message"),
+    [(0, None, "n_negatives must be at least 1, got 0"), (1, 0, "block_size must be at least 1")],
+)
+def test_refuses_to_index_nothing(n_negatives: int, block_size: int | None, message: str) -> None:
+    pool = RandomSampler(unlabeled(5))
+    generator = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=message):
+        index_negatives(pool, n_negatives=n_negatives, generator=generator, block_size=block_size)
 
 
 # From stores
@@ -308,7 +181,7 @@ def test_far_sets_of_stores_are_those_of_the_features(
 ) -> None:
     known_labels = np.arange(60, dtype=np.int64) % 2 - 1
     paths, known = write_stores(tmp_path, known_labels, metric=metric)
-    sampler = open_negatives(paths, known, exclude_known_same_label=is_excluded, device="cpu")
+    sampler = open_negatives(paths, known, settings(is_excluded), device="cpu")
     is_far = ranks(to_euclidean(random_features(60, 5), metric)) >= 20
     if is_excluded:
         is_far &= (known_labels[:, None] < 0) | (known_labels[:, None] != known_labels)
@@ -323,9 +196,7 @@ def test_a_stored_set_is_taken_where_there_is_one(tmp_path: Path) -> None:
     arrays = {"indices": np.full((60, 4), 7, dtype=np.int64)}
     neighbors = open_store(paths["neighbors"], kind="neighbors")
     write_derived(path, "negatives", arrays, of=neighbors, parameters={})
-    sampler = open_negatives(
-        {"negatives": path}, known, exclude_known_same_label=True, device="cpu"
-    )
+    sampler = open_negatives({"negatives": path}, known, settings(), device="cpu")
     assert (redraw(sampler, 60, 3) == 7).all()
 
 
@@ -335,71 +206,24 @@ def test_refuses_stores_of_another_data_set(tmp_path: Path) -> None:
     write_known_labels(other, unlabeled(60), [f"other{row}" for row in range(60)])
     known = open_store(other, kind="known_labels")
     with pytest.raises(ValueError, match=r"same image in .*features\.zarr and .*other\.zarr"):
-        open_negatives(paths, known, exclude_known_same_label=True, device="cpu")
+        open_negatives(paths, known, settings(), device="cpu")
 
 
 def test_refuses_neighbors_of_other_features(tmp_path: Path) -> None:
     paths, known = write_stores(tmp_path, unlabeled(60))
     write_features(paths["features"], {"train": 2 * random_features(60, 5)}, IDS, backbone=None)
     with pytest.raises(ValueError, match="must be the distance at far_rank=20 in these features"):
-        open_negatives(paths, known, exclude_known_same_label=True, device="cpu")
+        open_negatives(paths, known, settings(), device="cpu")
 
 
-# Refusals
-
-
-def test_refuses_an_anchor_without_negatives() -> None:
-    features = random_features(30, 4)
-    known_labels = unlabeled(30)
-    known_labels[12] = 3
-    known_labels[ranks(features)[12] >= 20] = 3
-    with pytest.raises(ValueError, match="got none for row 12"):
-        draw(features, 20, 5, known_labels=known_labels, block_size=5)
-
-
-@pytest.mark.parametrize("factor", [0.0, 0.5, 1.5])
-def test_refuses_a_radius_of_other_features(factor: float) -> None:
-    features = random_features(30, 4)
-    far_radius = mine_neighbors(features, n_neighbors=1, far_rank=10).far_radius
-    far_radius[8] *= factor
-    message = re.escape(f"far_rank=10 in these features, got {float(far_radius[8])} for row 8")
-    with pytest.raises(ValueError, match=message):
-        index_negatives(
-            features,
-            far_radius,
-            far_rank=10,
-            n_negatives=2,
-            known_labels=unlabeled(30),
-            generator=np.random.default_rng(0),
-            block_size=4,
-        )
-
-
-@pytest.mark.parametrize(
-    ("far_radius", "far_rank", "n_negatives", "known_labels", "message"),
-    [
-        (np.ones(29, np.float32), 10, 2, unlabeled(30), "got float32 of shape (29,)"),
-        (np.ones(30), 10, 2, unlabeled(30), "far_radius must be a float32 array"),
-        (np.full(30, np.nan, np.float32), 10, 2, unlabeled(30), "at least 0, got nan for row 0"),
-        (np.ones(30, np.float32), 30, 2, unlabeled(30), "below n=30, got 30"),
-        (np.ones(30, np.float32), 1, 2, unlabeled(30), "at least 2 and below n=30, got 1"),
-        (np.ones(30, np.float32), 10, 0, unlabeled(30), "n_negatives must be at least 1, got 0"),
-        (np.ones(30, np.float32), 10, 2, unlabeled(31), "got int64 of shape (31,)"),
-    ],
-)
-def test_refuses_arguments_out_of_range(
-    far_radius: NDArray[np.float32],
-    far_rank: int,
-    n_negatives: int,
-    known_labels: NDArray[np.int64],
-    message: str,
-) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        index_negatives(
-            random_features(30, 4),
-            far_radius,
-            far_rank=far_rank,
-            n_negatives=n_negatives,
-            known_labels=known_labels,
-            generator=np.random.default_rng(0),
-        )
+def test_pools_of_stores_are_those_of_the_settings(tmp_path: Path) -> None:
+    known_labels = np.arange(60, dtype=np.int64) % 3 - 1  # -1, 0, 1
+    paths, known = write_stores(tmp_path, known_labels)
+    sampler = open_negatives(paths, known, settings(pool="all"), device="cpu")
+    drawn = redraw(sampler, 60, 1500)
+    assert set(drawn[0].tolist()) == set(range(1, 60))  # unlabeled
+    sampler = open_negatives(paths, known, settings(labeled_share=1.0), device="cpu")
+    drawn = redraw(sampler, 60, 500)
+    assert set(drawn[1].tolist()) == set(range(2, 60, 3))  # of label 0: all of label 1
+    is_far = ranks(random_features(60, 5)) >= 20
+    assert set(drawn[0].tolist()) == set(np.flatnonzero(is_far[0]).tolist())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from unic.backbones import ClusterHead
+from unic.heads import ClusterHead
 from unic.prediction import COLUMNS, predict_clusters, tabulate, write_predictions
 
 CPU = torch.device("cpu")

@@ -14,13 +14,7 @@ from unic.data.datasets import list_images, open_images
 from unic.data.images import Images
 from unic.data.views import View
 from unic.mining import mine_neighbors
-from unic.pretraining import (
-    PretrainingSettings,
-    contrastive_loss,
-    pretrain,
-    save_backbone,
-    writing_views,
-)
+from unic.pretraining import PretrainingSettings, pretrain, save_backbone, writing_views
 
 VIEW = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
 SETTINGS = PretrainingSettings(
@@ -61,63 +55,6 @@ def strokes(n_images: int = 12, side: int = 32) -> Tensor:
 def views_of(seed: int, pixels: Tensor | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return writing_views(strokes() if pixels is None else pixels, generator)
-
-
-def reference_contrastive_loss(anchors: Tensor, others: Tensor, temperature: float) -> float:
-    views = [*anchors.double().tolist(), *others.double().tolist()]
-    units = []
-    for view in views:
-        norm = math.sqrt(sum(x * x for x in view))
-        units.append([x / norm for x in view])
-    total = 0.0
-    for i, view in enumerate(units):
-        weights = {}
-        for j, other in enumerate(units):
-            if j != i:
-                cosine = sum(x * y for x, y in zip(view, other, strict=True))
-                weights[j] = math.exp(cosine / temperature)
-        partner = (i + len(anchors)) % len(units)
-        total -= math.log(weights[partner] / sum(weights.values()))
-    return total / len(units)
-
-
-# The loss
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("temperature", [0.1, 0.3, 2.0])
-@pytest.mark.parametrize("shape", [(2, 3), (9, 4)])
-def test_contrastive_loss_equals_plain_loops(
-    shape: tuple[int, int], temperature: float, dtype: torch.dtype
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    anchors, others = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
-    expected = reference_contrastive_loss(anchors, others, temperature)
-    found = float(contrastive_loss(anchors, others, temperature))
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_gradient_of_the_contrastive_loss() -> None:
-    generator = torch.Generator().manual_seed(0)
-    anchors, others = (
-        torch.randn(4, 3, generator=generator, dtype=torch.float64).requires_grad_()
-        for _ in range(2)
-    )
-    assert torch.autograd.gradcheck(lambda a, b: contrastive_loss(a, b, 0.3), (anchors, others))
-
-
-def test_contrastive_loss_knows_neither_length_nor_side() -> None:
-    generator = torch.Generator().manual_seed(0)
-    anchors, others = (torch.randn(6, 3, generator=generator) for _ in range(2))
-    loss = contrastive_loss(anchors, others, 0.3)
-    torch.testing.assert_close(contrastive_loss(others, anchors, 0.3), loss)
-    torch.testing.assert_close(contrastive_loss(5 * anchors, 0.1 * others, 0.3), loss)
-
-
-def test_partners_that_agree_lower_the_loss() -> None:
-    apart = torch.eye(4)
-    assert float(contrastive_loss(apart, apart, 0.05)) < 1e-6
-    assert float(contrastive_loss(apart, apart.roll(1, 0), 0.05)) > 10
 
 
 # Views

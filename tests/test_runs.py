@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from unic.backbones import ClusterHead, load_backbone
+from unic.backbones import load_backbone
 from unic.cleaning import clean_neighbors
 from unic.data.datasets import open_images
 from unic.data.index import read_index, write_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.features import extract_features
+from unic.heads import ClusterHead
 from unic.metrics import cluster_accuracy
 from unic.models import Model, load_model
 from unic.prediction import predict_clusters
@@ -38,6 +39,7 @@ MODEL = {
     "options": {"img_size": 32},
     "image_size": 32,
     "n_clusters": N_CLASSES,
+    "head": "mlp",
     "head_width": 64,
 }
 VIEW = {"image_size": 32, "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -128,8 +130,13 @@ def make_run(
             "view": VIEW,
             "augmentation": augmentation,
             "negatives": "once" if "negatives" in names else "in_batch",
-            "exclude_known_same_label": True,
+            "pool": {
+                "pool": "far",
+                "labeled_share": 0.0,
+                "exclude_known_same_label": True,
+            },
             "weights": "random",
+            "network": "auto",
             "model": MODEL,
             "snapshot_every": snapshot_every,
             "finetuning": FINETUNING | settings,
@@ -190,7 +197,7 @@ def train_each(runs: list[FinetuningRun], processes: Processes) -> None:
 def test_two_processes_train_as_one_does(files: Path, tmp_path: Path) -> None:
     """Over 20 steps the losses are those of one process, for every kind of views and negatives."""
     steps = {"batch_size": N_IMAGES, "epochs": 20}  # an epoch is a step
-    others = {"entropy_momentum": 0.5, "accumulation": 3, "clip_norm": 1.0}
+    others = {"entropy_momentum": 0.5, "accumulation": 3, "clip_norm": 1.0, "lambda_con": 2.0}
     kinds: dict[str, dict[str, Any]] = {
         "fresh": steps,
         "warp": steps | {"augmentation": "warp"},
@@ -210,7 +217,7 @@ def test_two_processes_train_as_one_does(files: Path, tmp_path: Path) -> None:
     for one, two in zip(alone, shared, strict=True):
         expected, found = results(one)[1], results(two)[1]
         assert expected["step"].iloc[-1] in (20, 10)
-        for name in ("loss", "loss_pos", "loss_neg", "loss_ent"):
+        for name in ("loss", "loss_pos", "loss_neg", "loss_ent", "loss_con"):
             assert np.abs(found[name] - expected[name]).max() < 1e-5
         assert found["used_clusters"].tolist() == expected["used_clusters"].tolist()
 

@@ -1,25 +1,25 @@
-"""Backbones from timm, cut into a trunk and a last block, and the head on top."""
+"""Backbones from timm, cut into a trunk and a last block."""
 
 import copy
 import json
 import logging
-import pickle
 from collections.abc import Mapping
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
+from timm.layers.norm import RmsNorm
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unic.class_token import TOLERANCE as CLASS_TOKEN_TOLERANCE
 from unic.class_token import ClassTokenBlock, TrunkOutput, block_error, refusal
+from unic.pretrained import load_pretrained, read_weights
 
 LAST_STAGES = ("layer4", "s4")  # ResNet, RegNet
 BLOCK_STACKS = ("stages", "blocks", "layers")  # ConvNeXt; ViT, EfficientNet; Swin
-HEAD_STD = 0.02
+NORMS = (nn.LayerNorm, nn.GroupNorm, RmsNorm, _BatchNorm)
 TOLERANCE = 1e-4
 log = logging.getLogger(__name__)
 
@@ -34,15 +34,19 @@ class Backbone(nn.Module):
     Args:
         model: A timm model without a classifier.
         image_size: Side of the images, pixels.
+        all_tokens: Whether :meth:`features_and_tokens` is wanted, so that the last block is never
+            computed for the class token alone.
 
     Raises:
         ValueError: If no cut is found that computes the same features.
     """
 
-    def __init__(self, model: nn.Module, *, image_size: int):
+    def __init__(self, model: nn.Module, *, image_size: int, all_tokens: bool = False):
         super().__init__()
         self.model = model.eval().to(memory_format=torch.channels_last)
-        self.n_dims = int(model.num_features)  # type: ignore[arg-type]
+        self.n_token_dims = int(model.num_features)  # type: ignore[arg-type]
+        self.n_dims = int(getattr(model, "head_hidden_size", self.n_token_dims))
+        self.has_all_tokens = all_tokens
         probe = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         owner, key = _find_last_block(model)
         self.block: nn.Module = owner._modules[key]  # type: ignore[assignment]
@@ -67,13 +71,17 @@ class Backbone(nn.Module):
 
     def last_block(self, tokens: Tensor) -> Tensor:
         """Last block, final norm and pooling: the trunk's latest output to features ``(b, d)``."""
-        args, kwargs = self._cut.further  # such as rotary positions
-        return self._finish(self.block(tokens, *args, **kwargs))
+        return self._finish(self._run_block(tokens))
 
     @property
     def has_class_token_path(self) -> bool:
         """Whether :meth:`features_of` computes the class token alone."""
         return self._class_token_block is not None
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether the model is a plain vision transformer, whose trunk may run in bfloat16."""
+        return isinstance(self.model, VisionTransformer)
 
     def prepare(self, images: Tensor, *, precision: torch.dtype = torch.float32) -> TrunkOutput:
         """What :meth:`features_of` is given: the trunk's output, normalized where that serves.
@@ -105,6 +113,20 @@ class Backbone(nn.Module):
             return self.last_block(output.tokens)
         return self._finish(self._class_token_block(output)[:, None])
 
+    def features_and_tokens(self, output: TrunkOutput) -> tuple[Tensor, Tensor]:
+        """Features ``(b, d)`` and all tokens of the last block after the final norm, ``(b, t, e)``.
+
+        The first token is the class token, or the mean of all where the model has none; those of a
+        feature map are its positions.
+
+        Raises:
+            ValueError: If the output serves the class token alone.
+        """
+        if output.class_token is not None:
+            raise ValueError("the backbone must be made with all_tokens to give its tokens")
+        normalized = self._normalize(self._run_block(output.tokens))
+        return self._pool(normalized), self._as_sequence(normalized)
+
     def forward(self, images: Tensor) -> Tensor:
         """Features of normalized images: ``(b, 3, s, s)`` to ``(b, d)``."""
         return self.last_block(self.trunk(images))
@@ -114,22 +136,69 @@ class Backbone(nn.Module):
         del mode
         return super().train(False)
 
-    def set_trainable(self, part: str) -> None:
-        """Let gradients reach ``none`` of the backbone, its ``last_block``, or ``all``."""
+    def set_trainable(self, part: str, *, final_norm: bool = False) -> None:
+        """Let gradients reach ``none`` of the backbone, its ``last_block``, or ``all``.
+
+        Args:
+            part: What is trained.
+            final_norm: Whether the normalization after the last block is trained along with it.
+
+        Raises:
+            ValueError: If there is no such normalization, or nothing that it is trained with.
+        """
         self.model.requires_grad_(part == "all")
         if part == "last_block":
             self.block.requires_grad_(True)
+        if final_norm:
+            self._set_final_norm_trainable(part)
+
+    def _set_final_norm_trainable(self, part: str) -> None:
+        ends = [*self._after, *(getattr(self.model, name, None) for name in ("fc_norm", "head"))]
+        modules = [module for end in ends if end is not None for module in end.modules()]
+        norms = [module for module in modules if isinstance(module, NORMS)]
+        if part == "none" or not norms:
+            raise ValueError(
+                "train_final_norm must be false where nothing of the backbone is trained or where "
+                f"it has no norm after its last block, got true for {type(self.model).__name__} "
+                f"with trainable={part}"
+            )
+        for norm in norms:
+            norm.requires_grad_(True)
+
+    def _run_block(self, tokens: Tensor) -> Tensor:
+        args, kwargs = self._cut.further  # such as rotary positions
+        args = tuple(_moved(value, tokens.device) for value in args)
+        kwargs = {key: _moved(value, tokens.device) for key, value in kwargs.items()}
+        return self.block(tokens, *args, **kwargs)
 
     def _finish(self, tokens: Tensor) -> Tensor:
         """Final norm and pooling."""
+        return self._pool(self._normalize(tokens))
+
+    def _normalize(self, tokens: Tensor) -> Tensor:
+        """What runs between the last block and the pooling."""
         for module in self._after:
             tokens = module(tokens)
+        return tokens
+
+    def _pool(self, tokens: Tensor) -> Tensor:
         return self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+
+    def _as_sequence(self, tokens: Tensor) -> Tensor:
+        """Tokens or a feature map as ``(b, t, e)``, a token for the whole image first."""
+        if tokens.ndim == 4:
+            is_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # Swin
+            tokens = tokens.flatten(1, 2) if is_last else tokens.flatten(2).transpose(1, 2)
+        elif getattr(self.model, "cls_token", None) is not None:
+            return tokens
+        return torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)
 
     @torch.no_grad()
     def _prove_class_token(self, probe: Tensor) -> ClassTokenBlock | None:
         """The last block for its class token, if on a probe that gives the same features."""
         reason = refusal(self.model, self.block)
+        if self.has_all_tokens:
+            reason = "the head reads all tokens"
         if reason is None:
             tokens = self.trunk(probe)
             error = block_error(self.block, tokens)
@@ -156,37 +225,27 @@ class Backbone(nn.Module):
             )
 
 
-class ClusterHead(nn.Sequential):
-    """Two-layer perceptron from features to cluster logits (paper, A.10): Linear-GELU-Linear.
-
-    Args:
-        n_dims: Width of the features.
-        n_clusters: Number of outputs.
-        width: Hidden units.
-        generator: Source of the initial weights (truncated normal, 0.02; biases 0).
-    """
-
-    def __init__(self, n_dims: int, n_clusters: int, *, width: int, generator: torch.Generator):
-        hidden, output = nn.Linear(n_dims, width), nn.Linear(width, n_clusters)
-        super().__init__(hidden, nn.GELU(), output)
-        self.n_clusters = n_clusters
-        for layer in (hidden, output):
-            nn.init.trunc_normal_(layer.weight, std=HEAD_STD, generator=generator)
-            nn.init.zeros_(layer.bias)
-
-
 def load_backbone(
-    name: str, *, weights: str, options: Mapping[str, Any], image_size: int, seed: int = 0
+    name: str,
+    *,
+    weights: str,
+    options: Mapping[str, Any],
+    image_size: int,
+    network: str = "auto",
+    seed: int = 0,
+    all_tokens: bool = False,
 ) -> Backbone:
     """Make a backbone by its timm name and fill in its weights.
 
     Args:
         name: A timm model name.
         weights: ``hub``, ``random``, ``bundled:NAME``, or the path of a ``.safetensors`` file or
-            of a torch checkpoint (read with ``weights_only``).
+            of a torch checkpoint, see :mod:`unic.pretrained`.
         options: Further arguments of ``timm.create_model``.
         image_size: Side of the images, pixels.
+        network: Key of the network in a checkpoint of several.
         seed: Of the random weights, where they are kept.
+        all_tokens: See :class:`Backbone`.
 
     Raises:
         FileNotFoundError: If there is no file of weights, or the hub cannot be reached.
@@ -197,73 +256,10 @@ def load_backbone(
         torch.manual_seed(seed)
         model = _create_model(name, pretrained=weights == "hub", options=options)
     if weights not in ("hub", "random"):
-        load_weights(model, read_weights(weights), source=weights)
+        load_pretrained(model, read_weights(weights, network=network), source=weights)
     parameters = sum(p.numel() for p in model.parameters())
     log.info("backbone %s, weights %s, %.2f M parameters", name, weights, parameters / 1e6)
-    return Backbone(model, image_size=image_size)
-
-
-def read_weights(weights: str) -> dict[str, Tensor]:
-    """Read a state dict from ``bundled:NAME``, a safetensors file or a torch checkpoint.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is neither.
-    """
-    if weights.startswith("bundled:"):
-        bundled = weights.removeprefix("bundled:")
-        with as_file(files("unic").joinpath(f"weights/{bundled}.safetensors")) as path:
-            return read_weights(str(path))
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"backbone.weights must be a file, there is none at {weights}")
-    try:
-        if weights.endswith(".safetensors"):
-            return load_file(weights)
-        loaded = torch.load(weights, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{weights} must be a torch checkpoint that holds tensors and nothing else; it is "
-            "none, or reading it would run code of unknown origin"
-        ) from None
-    except Exception as error:  # torch raises all sorts on broken files
-        first = str(error).partition("\n")[0]
-        raise ValueError(
-            f"weights must be a safetensors file or a torch checkpoint, cannot read {weights}: "
-            f"{type(error).__name__} {first}"
-        ) from None
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        held = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
-        raise ValueError(f"{weights} must hold one dictionary of tensors, got {held[:200]}")
-    return loaded
-
-
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Fill a module; a classifier in the state that the module lacks is dropped.
-
-    Raises:
-        ValueError: If keys or shapes do not fit; lists a few.
-    """
-    expected = module.state_dict()
-    classifiers = _classifier_prefixes(module)
-    found = {k: v for k, v in state.items() if k in expected or not k.startswith(classifiers)}
-    problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unexpected {key}" for key in found if key not in expected]
-    problems += [
-        f"{key} of shape {tuple(found[key].shape)} where {tuple(expected[key].shape)} is needed"
-        for key in expected
-        if key in found and found[key].shape != expected[key].shape
-    ]
-    if problems:
-        raise ValueError(
-            f"the weights in {source} must fit {type(module).__name__}, but {len(problems)} "
-            f"entries do not: {'; '.join(problems[:4])}"
-        )
-    module.load_state_dict(found)
-
-
-def _classifier_prefixes(module: nn.Module) -> tuple[str, ...]:
-    names = getattr(module, "default_cfg", {}).get("classifier") or ()
-    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+    return Backbone(model, image_size=image_size, all_tokens=all_tokens)
 
 
 def _create_model(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
@@ -317,6 +313,11 @@ class _Passed(nn.Module):
     def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self.further = (args, kwargs)
         return tokens
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A tensor on the device: cached tokens may be elsewhere than the trunk has last run."""
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _without(model: nn.Module, block: nn.Module, cut: nn.Module, after: list[str]) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from unic.label_groups import LabelGroups
 from unic.mining.vectors import prefetch
 
 logger = logging.getLogger(__name__)
@@ -176,17 +177,7 @@ class PositiveSampler:
         _check_known_labels(known_labels, n_images)
         self.n_images = n_images
         self._indices = indices  # (n, k)
-        self._is_labeled = known_labels >= 0  # (n,)
-        labeled = np.flatnonzero(self._is_labeled)  # (l,)
-        labels = known_labels[labeled]  # (l,)
-        order = np.argsort(labels, kind="stable")  # (l,)
-        self._members = labeled[order]  # (l,), the images of each label, label after label
-        # Where the list of an image's own label starts, and how long it is; 0 where unlabeled.
-        self._first = np.zeros(n_images, dtype=np.int64)  # (n,)
-        self._count = np.zeros(n_images, dtype=np.int64)  # (n,)
-        self._first[labeled] = np.searchsorted(labels[order], labels, side="left")
-        self._count[labeled] = np.searchsorted(labels[order], labels, side="right")
-        self._count -= self._first
+        self._groups = LabelGroups(known_labels)
 
     def sample(
         self, anchors: NDArray[np.int64], generator: np.random.Generator
@@ -210,10 +201,8 @@ class PositiveSampler:
         uniform = generator.random(len(anchors))  # (b,)
         columns = (uniform * n_neighbors).astype(np.int64)  # (b,)
         drawn: NDArray[np.int64] = self._indices[anchors, columns]  # (b,)
-        is_labeled = self._is_labeled[anchors]  # (b,)
-        labeled = anchors[is_labeled]  # (l,)
-        offset = (uniform[is_labeled] * self._count[labeled]).astype(np.int64)  # (l,)
-        drawn[is_labeled] = self._members[self._first[labeled] + offset]
+        is_labeled = self._groups.is_labeled[anchors]  # (b,)
+        drawn[is_labeled] = self._groups.draw_same(anchors[is_labeled], uniform[is_labeled])
         return drawn
 
 

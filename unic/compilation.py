@@ -18,20 +18,19 @@ def compile_loops() -> None:
     for cached in [*package.rglob("*.nbi"), *package.rglob("*.nbc")]:
         cached.unlink()
     from unic.cleaning import reciprocity, union_sizes  # compiled code is looked up on import
+    from unic.far_sets import FarSampler
     from unic.mining import mine_neighbors
-    from unic.negatives import index_negatives
 
     features = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     for far_bound in (False, True):
         mined = mine_neighbors(features, n_neighbors=4, far_rank=20, far_bound=far_bound)
-        index_negatives(
+        sampler = FarSampler(
             features,
             mined.far_radius,
             far_rank=20,
-            n_negatives=2,
             known_labels=np.full(64, -1, dtype=np.int64),
-            generator=np.random.default_rng(0),
             is_bound=far_bound,
         )
+        sampler.draw(np.arange(64), 2, np.random.default_rng(0))
     union_sizes(mined.indices)
     reciprocity(mined.indices)

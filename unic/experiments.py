@@ -37,7 +37,8 @@ STAGES = {
     "extract_tokens": Stage(
         (
             *(*VIEW, "backbone"),
-            *(f"finetuning.{key}" for key in ("augmentation", "views", "token_dtype", "precision")),
+            *(f"finetuning.{key}" for key in ("augmentation", "head", "views", "token_dtype")),
+            "finetuning.precision",
         ),
         ("decode_images", "pretrain"),
     ),
@@ -71,6 +72,7 @@ def resolve_experiments(
     """
     _check(config, schema, "config")
     experiments, defaults = config["experiments"], config.get("defaults") or {}
+    _check_tables(config.get("tables", {}), experiments)
     if defaults.get("base") is not None:
         raise ValueError("config: defaults must not have a base")
     resolved = {}
@@ -228,6 +230,25 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} {name}; {hint}"
 
 
+def _check_tables(tables: Mapping[str, Any], experiments: Mapping[str, Any]) -> None:
+    for name, table in tables.items():
+        for number, row in enumerate(table["rows"]):
+            where = f"config: tables.{name}.rows[{number}] ({row['name']})"
+            if row.get("experiment", next(iter(experiments))) not in experiments:
+                raise ValueError(
+                    f"{where}: " + _unknown("experiment", row["experiment"], experiments)
+                )
+            for heading in row.get("paper", {}):
+                if heading not in table["columns"]:
+                    raise ValueError(f"{where}: " + _unknown("column", heading, table["columns"]))
+        names = [row["name"] for row in table["rows"]]
+        twice = next((row for row in names if names.count(row) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"config: tables.{name}: each row must have its own name, got {twice} twice"
+            )
+
+
 def _fill_in(where: str, settings: Settings) -> None:
     """What a setting stands for, where another one decides."""
     data, gcd = settings["data"], settings["gcd"]
@@ -263,16 +284,23 @@ def _check_together(where: str, settings: Settings) -> None:
             f"{where}.data.decoded must be none or at least image_size={image_size}, got {decoded}"
         )
     finetuning = settings["finetuning"]
+    if finetuning["lambda_con"] and finetuning["head"] == "self_attention":
+        raise ValueError(f"{where}.finetuning: lambda_con must be 0 with head self_attention")
     if finetuning["views"] != "fresh" and finetuning["trainable"] == "all":
         raise ValueError(
             f"{where}.finetuning: views must be fresh where trainable is all, got "
             f"{finetuning['views']}"
+        )
+    if finetuning["train_final_norm"] and finetuning["trainable"] == "none":
+        raise ValueError(
+            f"{where}.finetuning: train_final_norm must be false where trainable is none, got true"
         )
     if finetuning["batch_size"] % settings["machine"]["processes"]:
         raise ValueError(
             f"{where}: finetuning.batch_size must be a multiple of machine.processes, got "
             f"{finetuning['batch_size']} and {settings['machine']['processes']}"
         )
+    _check_negatives(f"{where}.negatives", settings)
     if settings["gcd"] is not None and "old_classes" not in settings["gcd"]:
         raise ValueError(f"{where}.gcd.old_classes must be set")
     old = settings["gcd"]["old_classes"] if settings["gcd"] else []
@@ -280,6 +308,18 @@ def _check_together(where: str, settings: Settings) -> None:
         raise ValueError(
             f"{where}.gcd.old_classes must leave new classes among the {n_clusters}, got {len(old)}"
         )
+
+
+def _check_negatives(where: str, settings: Settings) -> None:
+    negatives = settings["negatives"]
+    draw, pool, share = (negatives[key] for key in ("draw", "pool", "labeled_share"))
+    if draw == "in_batch" and (pool != "far" or share):
+        raise ValueError(
+            f"{where}: with draw in_batch, pool must be far and labeled_share 0, got {pool} and "
+            f"{share}"
+        )
+    if share and settings["gcd"] is None:
+        raise ValueError(f"{where}.labeled_share must be 0 where gcd is null, got {share}")
 
 
 def _check_data(where: str, data: Settings) -> None:

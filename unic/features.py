@@ -1,10 +1,12 @@
 """Features of images: what the backbone says of their evaluation view (Eq. 1)."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from unic.backbones import Backbone
@@ -42,17 +44,53 @@ def extract_features(
             (names the image).
     """
     backbone = backbone.to(device)
-    loader = ViewLoader(images, view, augmentation="none", n_workers=n_workers)
-    rows = split_rows(len(images), batch_size)
-    batches = loader.batches(rows, np.random.default_rng(0))
-    features = np.empty((len(images), backbone.n_dims), dtype=np.float32)  # (n, d)
-    shown = tqdm(batches, "features", len(rows), disable=None)
-    with torch.inference_mode():  # not around the move: the backbone may be trained afterwards
-        for batch, pixels in zip(rows, shown, strict=True):
-            features[batch] = backbone(pixels.to(device)).float().cpu().numpy()
+    features = map_images(
+        backbone,
+        images,
+        view,
+        n_columns=backbone.n_dims,
+        batch_size=batch_size,
+        device=device,
+        n_workers=n_workers,
+    )
     check_finite(features, images)
     log.info("features of %d images, %d dims", *features.shape)
     return features
+
+
+def map_images(
+    compute: Callable[[Tensor], Tensor],
+    images: Images,
+    view: View,
+    *,
+    n_columns: int,
+    batch_size: int,
+    device: torch.device,
+    n_workers: int = 1,
+) -> NDArray[np.float32]:
+    """Compute a row for every image: shape ``(n, n_columns)``, float32.
+
+    Args:
+        compute: From normalized pixels ``(b, 3, s, s)`` to rows ``(b, n_columns)``.
+        images: The images.
+        view: Evaluation view.
+        n_columns: Width of the rows.
+        batch_size: Images a batch.
+        device: Where the pixels go.
+        n_workers: Threads that decode.
+
+    Raises:
+        ValueError: If an image cannot be decoded (names the file).
+    """
+    loader = ViewLoader(images, view, augmentation="none", n_workers=n_workers)
+    rows = split_rows(len(images), batch_size)
+    batches = loader.batches(rows, np.random.default_rng(0))
+    found = np.empty((len(images), n_columns), dtype=np.float32)  # (n, n_columns)
+    shown = tqdm(batches, "features", len(rows), disable=None)
+    with torch.inference_mode():  # not around a move: the model may be trained afterwards
+        for batch, pixels in zip(rows, shown, strict=True):
+            found[batch] = compute(pixels.to(device)).float().cpu().numpy()
+    return found
 
 
 def extract_pixels(images: Images, view: View, *, n_workers: int = 1) -> NDArray[np.float32]:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from unic.backbones import Backbone, ClusterHead
+from unic.backbones import Backbone
 from unic.checkpoints import Checkpoint
 from unic.class_token import TrunkOutput
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
 from unic.devices import choose_precision
 from unic.far_pairs import FarPairs
+from unic.heads import Head, Projector
 from unic.models import Model
 from unic.negatives import NegativeSampler
 from unic.processes import ALONE, Processes
@@ -29,7 +30,7 @@ from unic.trainer import FinetuningSettings, Trainer
 
 log = logging.getLogger(__name__)
 
-TERMS = ("loss", "loss_pos", "loss_neg", "loss_ent")
+TERMS = ("loss", "loss_pos", "loss_neg", "loss_ent", "loss_con")
 
 
 class Pairs:
@@ -73,7 +74,7 @@ class Pairs:
 
 def finetune(
     backbone: Backbone,
-    head: ClusterHead,
+    head: Head,
     views: ViewLoader | CachedViews,
     pairs: Pairs,
     settings: FinetuningSettings,
@@ -89,11 +90,13 @@ def finetune(
     ``lambda_pos L_pos + lambda_neg L_neg + lambda_ent L_ent`` is minimized by Adam, the learning
     rate falling to 0 along a cosine over all steps. No label is read but those that GCD gives,
     and the last epoch is kept. The frozen trunk sees the views of a batch in one pass that keeps
-    no graph, or its outputs come from a cache; the losses are in float32.
+    no graph, or its outputs come from a cache; the losses are in float32. With ``lambda_con`` the
+    ablation's contrastive loss (A.9) is added: SupCon of anchors and their positives on a
+    projection that is trained along and thrown away.
 
     Args:
         backbone: Cut backbone; ``settings.trainable`` says what of it is trained.
-        head: From features to logits.
+        head: From features or tokens to logits.
         views: Views of the training images, or what the trunk gave for some of each.
         pairs: Draws positives and negatives.
         settings: See :class:`unic.trainer.FinetuningSettings`.
@@ -105,7 +108,7 @@ def finetune(
         processes: This process and those that train along with it; all give the same arguments.
 
     Returns:
-        A row per epoch: ``epoch, step, loss, loss_pos, loss_neg, loss_ent, entropy,
+        A row per epoch: ``epoch, step, loss, loss_pos, loss_neg, loss_ent, loss_con, entropy,
         used_clusters, learning_rate, images_per_second``. Losses are means over the epoch, all
         of them at least 0. ``used_clusters`` counts the clusters that are the first choice of an
         anchor, ``step`` those of the optimizer.
@@ -115,12 +118,16 @@ def finetune(
         ValueError: If a setting is out of its range, or all of the backbone is to be trained on
             cached outputs of its trunk.
     """
-    _check_settings(settings, views)
+    _check_settings(settings, views, reads_tokens=head.reads_tokens)
     generator = np.random.default_rng(seed)
-    backbone.to(device).set_trainable(settings.trainable)
+    backbone.to(device).set_trainable(settings.trainable, final_norm=settings.train_final_norm)
     head.to(device)
     n_batches = pairs.count_batches(settings.batch_size)
-    trainer = Trainer(backbone, head, settings, n_batches, processes)
+    projector = None
+    if settings.lambda_con:
+        weights = torch.Generator().manual_seed(seed)
+        projector = Projector(backbone.n_dims, generator=weights).to(device)
+    trainer = Trainer(backbone, head, settings, n_batches, processes, projector)
     source = _Source(backbone, views, settings, device, processes)
     history = _resume(checkpoint, trainer, generator)
     epochs = range(len(history), settings.epochs)
@@ -179,9 +186,8 @@ class _Source:
         self.processes, self.has_gradient = processes, settings.trainable == "all"
         self.precision = torch.float32
         if isinstance(views, ViewLoader):
-            is_transformer = backbone.has_class_token_path
             self.precision = choose_precision(
-                settings.precision, device, is_transformer=is_transformer
+                settings.precision, device, is_transformer=backbone.is_transformer
             )
 
     def outputs(
@@ -215,7 +221,9 @@ def _resume(
     return history
 
 
-def _check_settings(settings: FinetuningSettings, views: ViewLoader | CachedViews) -> None:
+def _check_settings(
+    settings: FinetuningSettings, views: ViewLoader | CachedViews, *, reads_tokens: bool
+) -> None:
     if settings.schedule not in ("cosine", "constant"):
         raise ValueError(f"schedule must be cosine or constant, got {settings.schedule}")
     if settings.accumulation < 1:
@@ -224,6 +232,8 @@ def _check_settings(settings: FinetuningSettings, views: ViewLoader | CachedView
         raise ValueError(
             f"entropy_momentum must be at least 0 and below 1, got {settings.entropy_momentum}"
         )
+    if settings.lambda_con and reads_tokens:
+        raise ValueError("lambda_con must be 0 with a head that reads all tokens")
     if settings.trainable == "all" and isinstance(views, CachedViews):
         raise ValueError("trainable must be none or last_block with cached views, got all")
 

@@ -1,9 +1,10 @@
-"""The losses of the paper, one function an equation; log-probabilities in, a scalar >= 0 out."""
+"""The losses of the paper and of SimGCD, one function an equation; a scalar >= 0 out."""
 
 import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 MAX_SIMILARITY = 1.0 - 1e-6  # keeps log(1 - s) finite where two predictions agree fully
 
@@ -89,3 +90,63 @@ def entropy_loss(log_probs: Tensor, past: Tensor | None = None, *, momentum: flo
         log_mean_probs = mean_probs.clamp(min=torch.finfo(mean_probs.dtype).tiny).log()
     entropy = -(mean_probs * log_mean_probs).sum()
     return math.log(n_clusters) - entropy
+
+
+def contrastive_loss(features: Tensor, *, temperature: float) -> Tensor:
+    """NT-Xent (Chen et al., 2020, Eq. 1): tell the other views of an image from all other views.
+
+    :func:`supervised_contrastive_loss` where each image is a class of its own.
+
+    Args:
+        features: Shape ``(b, v, d)``, ``v`` views of each image, of unit length.
+        temperature: Above 0.
+    """
+    own = torch.arange(len(features), device=features.device)  # (b,)
+    return supervised_contrastive_loss(features, own, temperature=temperature)
+
+
+def supervised_contrastive_loss(features: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
+    """Tell the views of a class from all other views (Khosla et al., 2020, Eq. 2).
+
+    With ``s_ij = <z_i, z_j> / temperature`` of views ``i`` and ``j``, and ``P(i)`` the views other
+    than ``i`` that share its label, ``L = mean_i mean_{p in P(i)} -log exp(s_ip) /
+    sum_{a != i} exp(s_ia)``. A view without another of its label does not count; without any
+    pair, so in an empty batch, the loss is 0.
+
+    Args:
+        features: Shape ``(b, v, d)``, ``v`` views of each image, of unit length.
+        labels: Shape ``(b,)``, integers.
+        temperature: Above 0.
+    """
+    n_images, n_views = features.shape[:2]
+    views = features.flatten(0, 1)  # (b v, d)
+    labels = labels.repeat_interleave(n_views)  # (b v,)
+    is_self = torch.eye(n_images * n_views, dtype=torch.bool, device=features.device)
+    is_positive = (labels[:, None] == labels) & ~is_self  # (b v, b v)
+    similarity = views @ views.T / temperature  # (b v, b v)
+    log_sums = torch.logsumexp(similarity.masked_fill(is_self, -torch.inf), dim=1)  # (b v,)
+    n_positives = is_positive.sum(1)  # (b v,)
+    means = (similarity * is_positive).sum(1) / n_positives.clamp(min=1)  # (b v,)
+    has_positive = n_positives > 0
+    # Not a product with the mask: of a view that is alone, the sum is empty and its log infinite.
+    losses = torch.where(has_positive, log_sums - means, 0.0)  # (b v,)
+    return losses.sum() / has_positive.sum().clamp(min=1)
+
+
+def self_distillation_loss(
+    logits: Tensor, *, student_temperature: float, teacher_temperature: float
+) -> Tensor:
+    """Cross-entropy of each view against the sharper prediction of the other (SimGCD).
+
+    ``L = 1/2 sum_{v != w} mean_i -sum_c q_iw(c) log p_iv(c)`` with ``p = softmax(logits /
+    student_temperature)`` and ``q = softmax(logits / teacher_temperature)``, through which no
+    gradient goes (Wen et al., 2023; the teacher is the same network).
+
+    Args:
+        logits: Shape ``(b, 2, c)``, two views of each image.
+        student_temperature: Above 0.
+        teacher_temperature: Above 0, below the student's to sharpen.
+    """
+    targets = torch.softmax(logits.detach().flip(1) / teacher_temperature, dim=2)  # (b, 2, c)
+    students = (logits / student_temperature).flatten(0, 1)  # (2 b, c)
+    return cross_entropy(students, targets.flatten(0, 1))

@@ -9,34 +9,42 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from unic.backbones import Backbone, ClusterHead, load_backbone, load_weights
+from unic.backbones import Backbone, load_backbone
 from unic.files import whole_file
+from unic.heads import Head, make_head, reads_tokens
+from unic.pretrained import load_weights
 
 
 class Model(NamedTuple):
-    """A backbone and the head on its features."""
+    """A backbone and the head on its features or tokens."""
 
     backbone: Backbone
-    head: ClusterHead
+    head: Head
 
 
-def make_model(description: Mapping[str, Any], *, weights: str, seed: int) -> Model:
+def make_model(
+    description: Mapping[str, Any], *, weights: str, seed: int, network: str = "auto"
+) -> Model:
     """Load the backbone and draw a new head.
 
     Args:
-        description: ``name`` and ``options`` of the backbone, ``image_size``, ``n_clusters`` and
-            ``head_width``.
+        description: ``name`` and ``options`` of the backbone, ``image_size``, ``n_clusters``,
+            ``head`` and ``head_width``.
         weights: Of the backbone, see :func:`unic.backbones.load_backbone`.
         seed: Of the head's weights.
+        network: Of a checkpoint that holds several.
     """
     backbone = load_backbone(
         description["name"],
         weights=weights,
         options=description["options"],
         image_size=description["image_size"],
+        network=network,
+        all_tokens=reads_tokens(description["head"]),
     )
-    head = ClusterHead(
-        backbone.n_dims,
+    head = make_head(
+        description["head"],
+        backbone.n_token_dims if reads_tokens(description["head"]) else backbone.n_dims,
         description["n_clusters"],
         width=description["head_width"],
         generator=torch.Generator().manual_seed(seed),

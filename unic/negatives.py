@@ -1,34 +1,23 @@
-"""Negatives: images drawn at random from beyond the far rank of each anchor."""
+"""Negatives: images that an anchor is told apart from, and the pools they are drawn from."""
 
 import logging
 from collections.abc import Mapping
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from numba import njit, prange
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from unic.distances import to_euclidean
-from unic.mining.distances import ExactRows, check_features
-from unic.mining.lists import Side
-from unic.mining.tiles import MAX_INT8_DIMS, Operand
-from unic.mining.vectors import SUMS, prefetch, squared_distance
+from unic.far_sets import FarSampler, check_number
+from unic.label_groups import LabelGroups
 from unic.store import Store, check_same_images, open_store
 
 logger = logging.getLogger(__name__)
 
-_CHECKED_ROWS = 8  # on which the far radius is compared with the features
 _BLOCK_SIZE = 2**16  # anchors between two steps of the progress bar
-_TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
-_ROUNDING = 2.0**-20  # over that of distances and squares
-_CACHE_LINE = 64
-_PART_ROWS = 1024  # measured by a thread at a time
-_LISTED_ROWS = 64  # anchors whose far sets are listed at a time
-_STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
-_DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
 
 
 class NegativeSampler(Protocol):
@@ -38,6 +27,35 @@ class NegativeSampler(Protocol):
         self, anchors: NDArray[np.int64], generator: np.random.Generator
     ) -> NDArray[np.int64]:
         """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, uniformly."""
+
+
+class NegativePool(NegativeSampler, Protocol):
+    """Draws any number of negatives per anchor."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def draw(
+        self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw negatives ``(b, n_negatives)`` of anchors ``(b,)``, with replacement."""
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Which images are negatives of which.
+
+    Args:
+        pool: ``far`` = beyond the far rank (Eq. 3); ``all`` = any other image, which is what the
+            paper's Table 4 calls random.
+        labeled_share: Of the negatives of a labeled anchor, how many are labeled images of other
+            classes, in [0, 1] (A.11).
+        exclude_known_same_label: Whether images known to share the anchor's label are out.
+    """
+
+    pool: str
+    labeled_share: float
+    exclude_known_same_label: bool
 
 
 class StoredNegatives:
@@ -56,59 +74,33 @@ class StoredNegatives:
         return drawn
 
 
-class FarSampler:
-    """Draws images uniformly from the far sets of anchors, which are stored nowhere (Eq. 3).
+class RandomSampler:
+    """Draws from all other images, less those known to share the anchor's label.
 
-    The far set ``Q_i[tau_2:n]`` holds the images from rank ``far_rank`` on, in the very order of
-    :func:`unic.mining.mine_neighbors`, less the images known to share the label of ``i``.
+    Args:
+        known_labels: Shape ``(n,)``, int64, -1 where unknown.
+        exclude_known_same_label: Whether images known to share the anchor's label are out.
 
-    An image drawn from all is kept if it is beyond the far radius: what is kept is uniform over
-    the far set, and takes ``n / (n - tau_2)`` draws on average. Products of features in digits of
-    one byte tell on which side most images are (:class:`unic.mining.tiles.Operand`), a quarter of
-    the memory to read; the others are measured in float64. The radius is rounded to float32,
-    where images a few ranks apart may agree, and images may be equally far. An anchor for which
-    such an image comes up is ranked once more in float64, by distance and index, and what is at
-    its far rank remembered.
+    Raises:
+        ValueError: If an image is left without a negative.
     """
 
     def __init__(
-        self,
-        features: NDArray[np.float32],
-        far_radius: NDArray[np.float32],
-        *,
-        far_rank: int,
-        known_labels: NDArray[np.int64],
-        is_bound: bool = False,
-        exclude_known_same_label: bool = True,
-        device: str | torch.device = "cpu",
+        self, known_labels: NDArray[np.int64], *, exclude_known_same_label: bool = True
     ) -> None:
-        """Take the features that were mined, and what came of it.
-
-        Args:
-            features: Shape ``(n, d)``, float32, those that were mined.
-            far_radius: Shape ``(n,)``, float32, of :class:`unic.mining.Neighbors`.
-            far_rank: tau_2 of the paper, the one that gave ``far_radius``.
-            known_labels: Shape ``(n,)``, int64, -1 where unknown.
-            is_bound: Whether ``far_radius`` is a bound from above: images are drawn from beyond it.
-            exclude_known_same_label: Whether images known to share the anchor's label are out.
-            device: Where anchors are ranked in float64, in the words of torch.
-
-        Raises:
-            ValueError: If ``far_radius`` is not that of these features and this rank, as far as
-                some rows tell, or a shape or number is off.
-        """
-        n_images = len(check_features(features))
-        _check_arguments(n_images, far_radius, far_rank, known_labels)
-        self._features = np.ascontiguousarray(features)  # (n, d)
-        self._far_radius, self._far_rank = far_radius, far_rank
-        unlabeled = np.full(n_images, -1, dtype=np.int64)  # (n,)
+        if len(known_labels) < 2:
+            raise ValueError(f"there must be at least 2 images, got {len(known_labels)}")
+        unlabeled = np.full_like(known_labels, -1)  # (n,)
         self._labels = known_labels if exclude_known_same_label else unlabeled  # (n,)
-        self._codes = Operand(self._features, np.arange(n_images), "int8")
-        self._device = device
-        # Squared distance and index of the image at the far rank; NaN until an anchor needs them.
-        self._edges = np.full(n_images, np.nan)  # (n,)
-        self._edge_images = np.zeros(n_images, dtype=np.int64)  # (n,)
-        _check_radius(self._features, far_radius, far_rank, is_bound=is_bound)
+        first = self._labels[0]
+        if first >= 0 and (self._labels == first).all():
+            raise ValueError(
+                f"every image must keep a negative, but all are known to be of class {first}"
+            )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._labels)
 
     def sample(
         self, anchors: NDArray[np.int64], generator: np.random.Generator
@@ -119,172 +111,174 @@ class FarSampler:
     def draw(
         self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Draw negatives of anchors, with replacement.
+        """Draw negatives ``(b, n_negatives)`` of anchors ``(b,)``, with replacement."""
+        check_number(n_negatives)
+        own = np.repeat(anchors, n_negatives)  # (b * m,)
+        drawn = generator.integers(len(self), size=own.size)  # (b * m,)
+        while (refused := np.flatnonzero(self._is_refused(own, drawn))).size:
+            drawn[refused] = generator.integers(len(self), size=refused.size)
+        return drawn.reshape(-1, n_negatives)
 
-        Args:
-            anchors: Shape ``(b,)``, int64, from 0 to n - 1.
-            n_negatives: Images drawn per anchor, at least 1.
-            generator: Source of the draws, one seed per anchor: batches do not show in the result.
-
-        Returns:
-            Shape ``(b, n_negatives)``, int64.
-
-        Raises:
-            ValueError: If an anchor is out of range or left without any far image (names it).
-        """
-        n_images = len(self._features)
-        out_of_range = anchors[(anchors < 0) | (anchors >= n_images)]
-        if out_of_range.size:
-            raise ValueError(f"anchors must be from 0 to {n_images - 1}, got {out_of_range[0]}")
-        _check_number(n_negatives)
-        seeds = generator.integers(2**64, size=len(anchors), dtype=np.uint64)  # (b,)
-        drawn = np.empty((len(anchors), n_negatives), dtype=np.int64)
-        outcome = self._draw(anchors, seeds, drawn)  # (b,)
-        is_tied = outcome == _TIED
-        if is_tied.any():
-            self._find_edges(np.unique(anchors[is_tied]))
-            again = np.empty((is_tied.sum(), n_negatives), dtype=np.int64)
-            outcome[is_tied] = self._draw(anchors[is_tied], seeds[is_tied], again)
-            drawn[is_tied] = again
-        exhausted = np.flatnonzero(outcome == _EXHAUSTED)
-        for start in range(0, len(exhausted), _LISTED_ROWS):
-            block = exhausted[start : start + _LISTED_ROWS]
-            drawn[block] = self._draw_listed(anchors[block], seeds[block], n_negatives)
-        return drawn
-
-    @cached_property
-    def _exact(self) -> ExactRows:
-        return ExactRows(self._features, device=self._device)
-
-    def _draw(
-        self, anchors: NDArray[np.int64], seeds: NDArray[np.uint64], drawn: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        outcome: NDArray[np.int64] = _draw_by_rejection(
-            self._features,
-            self._codes.matrix.numpy(),
-            self._codes.sides,
-            self._codes.half_norms,
-            self._codes.half_scale,
-            self._far_radius,
-            self._edges,
-            self._edge_images,
-            self._labels,
-            anchors,
-            seeds,
-            drawn,
+    def _is_refused(self, own: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
+        labels = self._labels[own]
+        refused: NDArray[np.bool_] = (own == drawn) | (labels >= 0) & (
+            labels == self._labels[drawn]
         )
-        return outcome
+        return refused
 
-    def _draw_listed(
-        self, anchors: NDArray[np.int64], seeds: NDArray[np.uint64], n_negatives: int
+
+class LabeledSampler:
+    """Gives labeled anchors labeled images of other classes for a share of their negatives (A.11).
+
+    Args:
+        pool: Where all other negatives are drawn from.
+        known_labels: Shape ``(n,)``, int64, -1 where unknown.
+        share: Chance of each negative of a labeled anchor to be a labeled image, in [0, 1].
+
+    Raises:
+        ValueError: If the share is out of range, shapes differ, or labels are of one class only.
+    """
+
+    def __init__(self, pool: NegativePool, known_labels: NDArray[np.int64], *, share: float):
+        if not 0 <= share <= 1:
+            raise ValueError(f"labeled_share must be from 0 to 1, got {share}")
+        if len(known_labels) != len(pool):
+            raise ValueError(
+                f"known_labels must be of the {len(pool)} images, got {len(known_labels)}"
+            )
+        self._pool, self._share = pool, share
+        self._groups = LabelGroups(known_labels)
+        is_labeled = self._groups.is_labeled
+        if not is_labeled.any() or not self._groups.n_others[is_labeled].all():
+            n_classes = len(np.unique(known_labels[is_labeled]))
+            raise ValueError(
+                f"labeled negatives must come from at least 2 labeled classes, got {n_classes}"
+            )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._pool)
+
+    def sample(
+        self, anchors: NDArray[np.int64], generator: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Draw ``(b, m)`` from far sets that are small beside n, and listed for it."""
-        labels = self._labels[anchors][:, None]  # (b, 1)
-        is_far = self._exact.beyond(anchors, self._far_rank)  # (b, n)
-        is_far &= (labels < 0) | (labels != self._labels)
-        drawn = np.empty((len(anchors), n_negatives), dtype=np.int64)
-        for row, (anchor, seed) in enumerate(zip(anchors, seeds, strict=True)):
-            far = np.flatnonzero(is_far[row])
-            if not far.size:
-                raise ValueError(
-                    f"every anchor must keep at least 1 far image, got none for row {anchor}: "
-                    "all images beyond far_rank are known to share its label"
-                )
-            drawn[row] = np.random.default_rng(seed).choice(far, n_negatives)
-        return drawn
+        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``."""
+        return self.draw(anchors, 1, generator)[:, 0]  # (b,)
 
-    def _find_edges(self, rows: NDArray[np.int64]) -> None:
-        for row in rows:
-            squared = _measure_row(self._features, row)  # (n,)
-            edge = np.partition(squared, self._far_rank)[self._far_rank]
-            place = self._far_rank - (squared < edge).sum()  # among those equally far, by index
-            self._edges[row], self._edge_images[row] = edge, np.flatnonzero(squared == edge)[place]
+    def draw(
+        self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw negatives ``(b, n_negatives)`` of anchors ``(b,)``, with replacement."""
+        drawn = self._pool.draw(anchors, n_negatives, generator)  # (b, m)
+        own = np.broadcast_to(anchors[:, None], drawn.shape)  # (b, m)
+        is_replaced = generator.random(drawn.shape) < self._share  # (b, m)
+        is_replaced &= self._groups.is_labeled[own]
+        uniform = generator.random(int(is_replaced.sum()))
+        drawn[is_replaced] = self._groups.draw_other(own[is_replaced], uniform)
+        return drawn
 
 
 def index_negatives(
-    features: NDArray[np.float32],
-    far_radius: NDArray[np.float32],
+    pool: NegativePool,
     *,
-    far_rank: int,
     n_negatives: int,
-    known_labels: NDArray[np.int64],
     generator: np.random.Generator,
-    is_bound: bool = False,
-    exclude_known_same_label: bool = True,
-    device: str | torch.device = "cpu",
     block_size: int | None = None,
 ) -> NDArray[np.int64]:
-    """Draw negatives of every image uniformly, with replacement, from its far set (UNIC, Eq. 3).
-
-    What :class:`FarSampler` draws for all images in their order.
+    """Draw negatives of every image uniformly, with replacement (UNIC, Eq. 3).
 
     Args:
-        features: Shape ``(n, d)``, float32, those that were mined.
-        far_radius: Shape ``(n,)``, float32, of :class:`unic.mining.Neighbors`.
-        far_rank: tau_2 of the paper, the one that gave ``far_radius``.
+        pool: What they are drawn from, for all images in their order.
         n_negatives: Images drawn per anchor, at least 1.
-        known_labels: Shape ``(n,)``, int64, -1 where unknown.
-        generator: Source of the draws; the same state gives the same negatives, whatever the
-            ``block_size`` and ``device``.
-        is_bound: Whether ``far_radius`` is a bound from above: images are drawn from beyond it.
-        exclude_known_same_label: Whether images known to share the anchor's label are left out.
-        device: Where anchors are ranked in float64, in the words of torch.
+        generator: Source of the draws. From a :class:`unic.far_sets.FarSampler` the same state
+            gives the same negatives whatever the ``block_size``.
         block_size: Anchors between two steps of the progress bar.
 
     Returns:
         Indices of shape ``(n, n_negatives)``, int64.
 
     Raises:
-        ValueError: If ``far_radius`` is not that of these features and this rank, if an anchor is
-            left without any far image (names the row), or if a shape or number is off.
+        ValueError: If an anchor is left without any image to draw (names the row), or a number
+            is off.
     """
-    _check_number(n_negatives)
-    sampler = FarSampler(
-        features,
-        far_radius,
-        far_rank=far_rank,
-        known_labels=known_labels,
-        is_bound=is_bound,
-        exclude_known_same_label=exclude_known_same_label,
-        device=device,
-    )
+    check_number(n_negatives)
     if block_size is None:
         block_size = _BLOCK_SIZE
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
-    n_images = len(features)
     blocks = [
-        np.arange(start, min(start + block_size, n_images))
-        for start in range(0, n_images, block_size)
+        np.arange(start, min(start + block_size, len(pool)))
+        for start in range(0, len(pool), block_size)
     ]
     indices = np.concatenate(
         [
-            sampler.draw(anchors, n_negatives, generator)
+            pool.draw(anchors, n_negatives, generator)
             for anchors in tqdm(blocks, desc="index_negatives", unit="block", disable=None)
         ]
     )
-    logger.info("drew %d negatives of each of %d images", n_negatives, n_images)
+    logger.info("drew %d negatives of each of %d images", n_negatives, len(pool))
     return indices
+
+
+def open_pool(
+    features: Store,
+    neighbors: Store,
+    known_labels: Store,
+    settings: PoolSettings,
+    *,
+    device: str | torch.device,
+) -> NegativePool:
+    """Draw from what the settings say: the far sets or all images, and labeled images of others.
+
+    Args:
+        features: Store of the features that were mined.
+        neighbors: Store of what came of it.
+        known_labels: Store of the labels that training may know.
+        settings: See :class:`PoolSettings`.
+        device: Where anchors are ranked in float64, in the words of torch.
+
+    Raises:
+        ValueError: If the stores are of different images, the neighbors of other features, or the
+            labels do not allow for the settings.
+    """
+    check_same_images(features, neighbors, known_labels)
+    labels = known_labels.read("known_labels")
+    pool: NegativePool
+    if settings.pool == "all":
+        pool = RandomSampler(labels, exclude_known_same_label=settings.exclude_known_same_label)
+    else:
+        mined = neighbors.attributes["parameters"]
+        pool = FarSampler(
+            to_euclidean(features.read("features"), mined["metric"]),
+            neighbors.read("far_radius"),
+            far_rank=mined["far_rank"],
+            is_bound=mined["far_radius"] == "bound",
+            known_labels=labels,
+            exclude_known_same_label=settings.exclude_known_same_label,
+            device=device,
+        )
+    if settings.labeled_share:
+        return LabeledSampler(pool, labels, share=settings.labeled_share)
+    return pool
 
 
 def open_negatives(
     paths: Mapping[str, str],
     known_labels: Store,
+    settings: PoolSettings,
     *,
-    exclude_known_same_label: bool,
     device: str | torch.device,
 ) -> NegativeSampler:
-    """Draw from stored negatives where there are some, else from the far sets themselves.
+    """Draw from stored negatives where there are some, else from their pool itself.
 
     Args:
         paths: Of the store ``negatives``, else of ``features`` and ``neighbors``.
         known_labels: Store of the labels that training may know.
-        exclude_known_same_label: Whether images known to share the anchor's label are out of the
-            far sets; stored negatives were drawn one way or the other.
+        settings: Of the pool; stored negatives were drawn by them.
         device: Where anchors are ranked in float64, in the words of torch.
 
     Raises:
-        ValueError: If the stores are of different images, or the neighbors of other features.
+        ValueError: As :func:`open_pool`.
     """
     if "negatives" in paths:
         negatives = open_store(paths["negatives"], kind="negatives")
@@ -292,162 +286,4 @@ def open_negatives(
         return StoredNegatives(negatives.read("indices"))
     features = open_store(paths["features"], kind="features")
     neighbors = open_store(paths["neighbors"], kind="neighbors")
-    check_same_images(features, neighbors, known_labels)
-    mined = neighbors.attributes["parameters"]
-    return FarSampler(
-        to_euclidean(features.read("features"), mined["metric"]),
-        neighbors.read("far_radius"),
-        far_rank=mined["far_rank"],
-        is_bound=mined["far_radius"] == "bound",
-        known_labels=known_labels.read("known_labels"),
-        exclude_known_same_label=exclude_known_same_label,
-        device=device,
-    )
-
-
-@njit(parallel=True, cache=True)
-def _draw_by_rejection(
-    features: NDArray[np.float32],
-    codes: NDArray[np.int8],
-    sides: Side,
-    half_norms: NDArray[np.float64],
-    half_scale: float,
-    far_radius: NDArray[np.float32],
-    edges: NDArray[np.float64],
-    edge_images: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    anchors: NDArray[np.int64],
-    seeds: NDArray[np.uint64],
-    drawn: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Fill ``drawn`` ``(b, m)``; tell ``(b,)`` which anchors were drawn for, and what lacked."""
-    n_images, n_dims = features.shape
-    n_anchors, n_negatives = drawn.shape
-    outcome, flat = np.full(n_anchors, _DRAWN), codes.reshape(codes.size)
-    scales, _, norms, errors = sides
-    for row in prange(n_anchors):
-        anchor, state = anchors[row], seeds[row]
-        squared_radius = np.float64(far_radius[anchor]) ** 2 * half_scale
-        outer = squared_radius * (1 + _ROUNDING) - half_norms[anchor]  # as x of the operand
-        inner = squared_radius * (1 - _ROUNDING) - half_norms[anchor]
-        sums = np.empty(SUMS)
-        n_drawn, n_tries = 0, _TRIES * n_negatives
-        ahead = np.int64(_uniform(state + _STEP) * n_images)
-        while n_drawn < n_negatives and n_tries > 0:
-            n_tries -= 1
-            state += _STEP
-            image, ahead = ahead, np.int64(_uniform(state + _STEP) * n_images)
-            for offset in range(0, n_dims, _CACHE_LINE):
-                prefetch(flat, ahead * n_dims + offset)  # type: ignore[call-arg]
-            is_same = labels[anchor] >= 0 and labels[anchor] == labels[image]
-            if image == anchor or is_same:
-                continue
-            product = np.float64(scales[anchor]) * scales[image] * _dot(codes[anchor], codes[image])
-            spread = np.float64(errors[anchor]) * norms[image] + norms[anchor] * errors[image]
-            estimate = half_norms[image] - product
-            if estimate - spread > outer:
-                drawn[row, n_drawn] = image
-                n_drawn += 1
-                continue
-            if estimate + spread < inner:
-                continue
-            squared = squared_distance(features[anchor], features[image], sums)
-            distance = np.float32(np.sqrt(squared))
-            is_far = distance > far_radius[anchor]
-            if distance == far_radius[anchor]:
-                if np.isnan(edges[anchor]):
-                    outcome[row] = _TIED
-                    break
-                is_far = squared > edges[anchor] or (
-                    squared == edges[anchor] and image >= edge_images[anchor]
-                )
-            if is_far:
-                drawn[row, n_drawn] = image
-                n_drawn += 1
-        if n_drawn < n_negatives and outcome[row] == _DRAWN:
-            outcome[row] = _EXHAUSTED
-    return outcome
-
-
-@njit(cache=True)
-def _dot(left: NDArray[np.int8], right: NDArray[np.int8]) -> float:
-    total = 0.0
-    for start in range(0, len(left), MAX_INT8_DIMS):
-        stop = start + MAX_INT8_DIMS
-        total += _dot_part(left[start:stop], right[start:stop])
-    return total
-
-
-@njit(cache=True)
-def _dot_part(left: NDArray[np.int8], right: NDArray[np.int8]) -> np.int32:
-    total = np.int32(0)
-    for dim in range(len(left)):
-        total = np.int32(total + np.int32(left[dim]) * np.int32(right[dim]))
-    return total
-
-
-@njit(cache=True)
-def _uniform(state: np.uint64) -> float:
-    """A number in [0, 1) from a state that counts up: SplitMix64 (Steele, Lea, Flood, 2014)."""
-    mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.float64((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-
-
-def _check_arguments(
-    n_images: int,
-    far_radius: NDArray[np.float32],
-    far_rank: int,
-    known_labels: NDArray[np.int64],
-) -> None:
-    if far_radius.shape != (n_images,) or far_radius.dtype != np.float32:
-        raise ValueError(
-            f"far_radius must be a float32 array of shape ({n_images},), "
-            f"got {far_radius.dtype} of shape {far_radius.shape}"
-        )
-    if known_labels.shape != (n_images,) or known_labels.dtype != np.int64:
-        raise ValueError(
-            f"known_labels must be an int64 array of shape ({n_images},), "
-            f"got {known_labels.dtype} of shape {known_labels.shape}"
-        )
-    bad_rows = np.flatnonzero(~(np.isfinite(far_radius) & (far_radius >= 0)))
-    if bad_rows.size:
-        row = bad_rows[0]
-        raise ValueError(
-            f"far_radius must be finite and at least 0, got {far_radius[row]} for row {row}"
-        )
-    if not 2 <= far_rank < n_images:
-        raise ValueError(f"far_rank must be at least 2 and below n={n_images}, got {far_rank}")
-
-
-def _check_radius(
-    features: NDArray[np.float32], far_radius: NDArray[np.float32], far_rank: int, *, is_bound: bool
-) -> None:
-    """Compare the radius of some rows with the distance at the far rank."""
-    for row in range(0, len(features), -(-len(features) // _CHECKED_ROWS)):
-        squared = _measure_row(features, row)  # (n,)
-        exact = np.sqrt(np.partition(squared, far_rank)[far_rank]).astype(np.float32)
-        if far_radius[row] < exact if is_bound else far_radius[row] != exact:
-            what = "a bound of the distance" if is_bound else "the distance"
-            raise ValueError(
-                f"far_radius must be {what} at far_rank={far_rank} in these features, "
-                f"got {float(far_radius[row])} for row {row}"
-            )
-
-
-@njit(parallel=True, cache=True)
-def _measure_row(features: NDArray[np.float32], row: int) -> NDArray[np.float64]:
-    """Squared distances ``(n,)`` of all images to one, -1 to itself."""
-    squared = np.empty(len(features))
-    n_parts = -(-len(features) // _PART_ROWS)
-    for part in prange(n_parts):
-        sums = np.empty(SUMS)
-        for image in range(part * _PART_ROWS, min((part + 1) * _PART_ROWS, len(features))):
-            squared[image] = squared_distance(features[row], features[image], sums)
-    squared[row] = -1.0
-    return squared
-
-
-def _check_number(n_negatives: int) -> None:
-    if n_negatives < 1:
-        raise ValueError(f"n_negatives must be at least 1, got {n_negatives}")
+    return open_pool(features, neighbors, known_labels, settings, device=device)

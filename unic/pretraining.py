@@ -20,6 +20,7 @@ from unic.data.images import Images
 from unic.data.loaders import ViewLoader, split_rows
 from unic.data.views import View
 from unic.files import whole_file
+from unic.losses import contrastive_loss
 from unic.mining import mine_neighbors
 
 log = logging.getLogger(__name__)
@@ -106,8 +107,9 @@ def pretrain(
         model.train()
         for first, second in _pairs(neighbors, settings.batch_size, generator):
             views = writing_views(pixels[torch.cat([first, second])], generator)
-            anchors, others = projector(model(view.normalize(views * 255).to(device))).chunk(2)
-            loss = contrastive_loss(anchors, others, settings.temperature)
+            projected = projector(model(view.normalize(views * 255).to(device)))  # (2 b, d)
+            pairs = nn.functional.normalize(projected).unflatten(0, (2, -1)).transpose(0, 1)
+            loss = contrastive_loss(pairs, temperature=settings.temperature)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -123,23 +125,6 @@ def pretrain(
         log.info("epoch %d loss %.3f", epoch + 1, mean_loss)
     model.eval()
     return pd.DataFrame(history)
-
-
-def contrastive_loss(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
-    """NT-Xent (Chen et al., 2020, Eq. 1): tell the partner of each view from all other views.
-
-    With ``s_ij`` the cosine similarity of views ``i`` and ``j`` over the temperature,
-    ``L = mean_i -log exp(s_i,partner(i)) / sum_{j != i} exp(s_ij)`` over all ``2 b`` views.
-
-    Args:
-        anchors: Shape ``(b, d)``, projections of the first views.
-        others: Shape ``(b, d)``, row ``i`` is the partner of anchor ``i``.
-        temperature: Above 0.
-    """
-    views = nn.functional.normalize(torch.cat([anchors, others]))  # (2b, d)
-    similarity = (views @ views.T / temperature).fill_diagonal_(-torch.inf)  # (2b, 2b)
-    partners = torch.arange(len(views), device=views.device).roll(len(anchors))  # (2b,)
-    return nn.functional.cross_entropy(similarity, partners)
 
 
 def writing_views(pixels: Tensor, generator: torch.Generator) -> Tensor:

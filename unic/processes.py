@@ -59,13 +59,13 @@ class Processes(NamedTuple):
         columns = np.split(np.arange(batch_size), self.size)[self.rank]  # (b / p,)
         return (np.arange(n_rows)[:, None] * batch_size + columns).ravel()
 
-    def gather(self, log_probs: Tensor) -> Tensor:
-        """Predictions ``(r, b / p, c)`` of all processes, ``(r, b, c)``; own ones keep a graph."""
+    def gather(self, outputs: Tensor) -> Tensor:
+        """Outputs ``(r, b / p, c)`` of all processes, ``(r, b, c)``; own ones keep a graph."""
         if self.size == 1:
-            return log_probs
-        parts = [torch.empty_like(log_probs) for _ in range(self.size)]
-        distributed.all_gather(parts, log_probs.detach().contiguous())
-        parts[self.rank] = log_probs
+            return outputs
+        parts = [torch.empty_like(outputs) for _ in range(self.size)]
+        distributed.all_gather(parts, outputs.detach().contiguous())
+        parts[self.rank] = outputs
         return torch.cat(parts, dim=1)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:

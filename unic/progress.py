@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from unic.baselines.kmeans import assign_clusters, fit_kmeans
 from unic.data.images import Images
 from unic.data.views import View
-from unic.features import extract_features
 from unic.metrics import cluster_accuracy
 from unic.models import load_model
-from unic.prediction import predict_clusters
+from unic.prediction import predict_images
 
 
 def follow_snapshots(
@@ -58,10 +57,10 @@ def follow_snapshots(
     rows = []
     for path in paths:
         model = load_model(path)
-        features = {
-            split: extract_features(
+        predictions = {
+            split: predict_images(
+                model,
                 members,
-                model.backbone,
                 view,
                 batch_size=batch_size,
                 device=device,
@@ -70,21 +69,20 @@ def follow_snapshots(
             for split, members in images.items()
         }
         fit = fit_kmeans(
-            features["train"],
+            predictions["train"].features,
             n_clusters=model.head.n_clusters,
             n_restarts=n_restarts,
             generator=torch.Generator().manual_seed(seed),
             device=device,
         )
-        for split, found in features.items():
-            clusters, _ = predict_clusters(model.head, found, device=device)
+        for split, found in predictions.items():
             rows.append(
                 {
                     "epoch": int(path.stem.removeprefix("epoch_")),
                     "split": split,
-                    "acc": cluster_accuracy(labels[split], clusters),
+                    "acc": cluster_accuracy(labels[split], found.clusters),
                     "kmeans_acc": cluster_accuracy(
-                        labels[split], assign_clusters(found, fit.centers)
+                        labels[split], assign_clusters(found.features, fit.centers)
                     ),
                 }
             )

@@ -20,7 +20,7 @@ from unic.files import write_csv
 from unic.finetuning import Pairs, finetune
 from unic.jobs import limit_threads
 from unic.models import make_model, save_model
-from unic.negatives import NegativeSampler, open_negatives
+from unic.negatives import NegativeSampler, PoolSettings, open_negatives
 from unic.processes import Processes
 from unic.provenance import image_digest
 from unic.snapshots import Snapshots
@@ -41,8 +41,8 @@ class FinetuningRun:
         checkpoint: File that is kept between the start of the run and its end.
         snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.
         params: ``data``, ``root``, ``view``, ``augmentation``, ``negatives``,
-            ``exclude_known_same_label``, ``weights``, ``model``, ``finetuning``,
-            ``snapshot_every``, and what else the result depends on.
+            ``pool``, ``weights``, ``network``, ``model``, ``finetuning``, ``snapshot_every``, and
+            what else the result depends on.
         seed: Of the head, the order, the pairs and the views.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: Of all processes together.
@@ -74,7 +74,7 @@ def train(run: FinetuningRun, processes: Processes) -> None:
     check_same_images(positives, known)
     params = run.params
     weights = run.inputs.get("backbone", params["weights"])
-    model = make_model(params["model"], weights=weights, seed=run.seed)
+    model = make_model(params["model"], weights=weights, seed=run.seed, network=params["network"])
     known_labels = known.read("known_labels")
     negatives = _open_negatives(run, known, device)
     sampler = PositiveSampler(positives.read("indices"), known_labels)
@@ -105,9 +105,9 @@ def _open_negatives(
     run: FinetuningRun, known: Store, device: torch.device
 ) -> NegativeSampler | FarPairs:
     """What draws negatives, or tells them within a batch."""
-    excludes = run.params["exclude_known_same_label"]
+    settings = PoolSettings(**run.params["pool"])
     if run.params["negatives"] != "in_batch":
-        return open_negatives(run.inputs, known, exclude_known_same_label=excludes, device=device)
+        return open_negatives(run.inputs, known, settings, device=device)
     features, neighbors = _open(run, "features"), _open(run, "neighbors")
     check_same_images(features, neighbors, known)
     metric = neighbors.attributes["parameters"]["metric"]
@@ -115,7 +115,7 @@ def _open_negatives(
         to_euclidean(features.read("features"), metric),
         neighbors.read("far_radius"),
         known_labels=known.read("known_labels"),
-        exclude_known_same_label=excludes,
+        exclude_known_same_label=settings.exclude_known_same_label,
         device=device,
     )
 

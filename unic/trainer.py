@@ -6,10 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unic.backbones import Backbone, ClusterHead
+from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
-from unic.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
+from unic.heads import Head, Projector
+from unic.losses import (
+    batch_negative_loss,
+    contrastive_loss,
+    entropy_loss,
+    negative_loss,
+    positive_loss,
+)
 from unic.processes import ALONE, Processes
+
+CONTRASTIVE_TEMPERATURE = 0.07  # Khosla et al., 2020
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,13 @@ class FinetuningSettings:
     lambda_pos: float
     lambda_neg: float
     lambda_ent: float
+    lambda_con: float = 0.0
     schedule: str = "cosine"  # or constant
     precision: str = "auto"  # of the frozen trunk: float32, bfloat16, or auto
     clip_norm: float | None = None  # largest norm of the gradient
     accumulation: int = 1  # batches a step of the optimizer
     entropy_momentum: float = 0.0  # share of past batches in the mean prediction of L_ent
+    train_final_norm: bool = False  # along with the last block
 
 
 class Trainer:
@@ -36,25 +47,26 @@ class Trainer:
 
     Args:
         backbone: Where it shall be, and with gradients where they are wanted.
-        head: From features to logits, on the same device.
+        head: From features or tokens to logits, on the same device.
         settings: See :class:`FinetuningSettings`.
         n_batches: Batches of an epoch.
         processes: This process and those that train along with it.
+        projector: From features to what the contrastive loss compares, where it has a weight.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        head: ClusterHead,
+        head: Head,
         settings: FinetuningSettings,
         n_batches: int,
         processes: Processes = ALONE,
+        projector: Projector | None = None,
     ):
         self.backbone, self.head, self.settings = backbone, head, settings
-        self.processes = processes
-        self.parameters = [
-            p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad
-        ]
+        self.processes, self.projector = processes, projector
+        parts = [backbone, head] if projector is None else [backbone, head, projector]
+        self.parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             self.parameters,
             lr=settings.learning_rate,
@@ -82,13 +94,18 @@ class Trainer:
             is_far: Shape ``(b, b)``, which anchors are negatives of which, where r is 2.
 
         Returns:
-            Clusters ``(b,)`` of the anchors, and ``[loss, L_pos, L_neg, L_ent]``.
+            Clusters ``(b,)`` of the anchors, and ``[loss, L_pos, L_neg, L_ent, L_con]``.
         """
         with torch.set_grad_enabled(self.settings.trainable != "none"):
-            features = self.backbone.features_of(output)  # (r b, d)
-        log_probs = torch.log_softmax(self.head(features.float()), dim=1)  # (r b, c)
+            read = self._read(output)
+        log_probs = torch.log_softmax(self.head(read.float()), dim=1)  # (r b, c)
         log_probs = self.processes.gather(log_probs.unflatten(0, (n_rows, -1)))  # (r, b, c)
-        loss, terms = self._loss(log_probs, is_far)
+        con = log_probs.new_zeros(())
+        if self.projector is not None:
+            projected = self.projector(read.float()).unflatten(0, (n_rows, -1))  # (r, b / p, e)
+            views = self.processes.gather(projected[:2]).transpose(0, 1)  # (b, 2, e)
+            con = contrastive_loss(views, temperature=CONTRASTIVE_TEMPERATURE)
+        loss, terms = self._loss(log_probs, is_far, con)
         loss.backward()
         self.n_waiting += 1
         if self.n_waiting == self.settings.accumulation:
@@ -132,8 +149,14 @@ class Trainer:
         past = state["past"]
         self.past = None if past is None else past.to(self.parameters[0].device)
 
-    def _loss(self, log_probs: Tensor, is_far: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Eq. 9 and its detached terms ``[loss, L_pos, L_neg, L_ent]``."""
+    def _read(self, output: TrunkOutput) -> Tensor:
+        """What the head is given: features ``(r b, d)`` or tokens ``(r b, t, d)``."""
+        if self.head.reads_tokens:
+            return self.backbone.features_and_tokens(output)[1]
+        return self.backbone.features_of(output)
+
+    def _loss(self, log_probs: Tensor, is_far: Tensor | None, con: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 9 with A.9's term, and the detached terms ``[loss, L_pos, L_neg, L_ent, L_con]``."""
         settings, momentum = self.settings, self.settings.entropy_momentum
         anchors, positives = log_probs[0], log_probs[1]
         pos = positive_loss(anchors, positives)
@@ -146,7 +169,8 @@ class Trainer:
             mean = anchors.detach().exp().mean(0)  # (c,)
             self.past = mean if self.past is None else torch.lerp(mean, self.past, momentum)
         loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
-        return loss, torch.stack([loss, pos, neg, ent]).detach()
+        loss = loss + settings.lambda_con * con
+        return loss, torch.stack([loss, pos, neg, ent, con]).detach()
 
 
 def _make_scheduler(

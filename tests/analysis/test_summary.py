@@ -43,7 +43,7 @@ def make_positives(folder: Path) -> Store:
         "union_size": np.array([3, 9, 4, 4, 8, 3], dtype=np.int32),
         "is_clean": np.array([True, False, True, True, False, True]),
         "reciprocity": np.array([1, 0.5, 0, 1, 1, 1], dtype=np.float32),
-        "indices": np.zeros((6, 2), dtype=np.int64),
+        "indices": np.array([[0, 3], [1, 1], [2, 3], [3, 0], [4, 4], [5, 0]]),
     }
     parameters = {
         "backbone": "vit",
@@ -128,6 +128,7 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
             "quantile": 0.6,
             "clean_fraction": pytest.approx(4 / 6),
             "reciprocity": 0.75,
+            "neighbor_purity": 0.5,
         },
         "stage_owners": {"mine_neighbors": "other"},
     }

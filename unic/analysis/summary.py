@@ -63,6 +63,7 @@ def summarize(
             "quantile": parameters["quantile"],
             "clean_fraction": float(positives.read("is_clean").mean()),
             "reciprocity": float(positives.read("reciprocity").mean(dtype=float)),
+            "neighbor_purity": _neighbor_purity(positives, truth),
         },
         "stage_owners": dict(stage_owners),
     }
@@ -100,6 +101,17 @@ def choose_shown(predictions: pd.DataFrame, truth: Truth) -> Shown:
         seed=int(predictions["seed"].iloc[0]),
         split="unlabeled" if truth.is_gcd else split,
     )
+
+
+def _neighbor_purity(positives: Store, truth: Truth) -> float | None:
+    """Share of the kept neighbors, the images themselves not counted, of the image's class."""
+    if truth.labels is None:
+        return None
+    kept = positives.read("indices")[positives.read("is_clean")]  # (c, k), itself first
+    if kept.shape[1] < 2 or not len(kept):
+        return None
+    labels = truth.labels["train"]
+    return float((labels[kept[:, 1:]] == labels[kept[:, :1]]).mean())
 
 
 def _mean_and_std(values: Sequence[float]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ wildcard_constraints:
     experiment="[A-Za-z0-9][A-Za-z0-9_-]*",
     seed="[0-9]+",
     source="features|pixels|finetuned",
+    table="[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
 def settings_of(wildcards):
@@ -81,6 +82,13 @@ def negative_files(wildcards):
     }
 
 
+def negative_pool(wildcards):
+    """Which images are negatives of which."""
+    negatives = settings_of(wildcards)["negatives"]
+    keys = ("pool", "labeled_share", "exclude_known_same_label")
+    return {key: negatives[key] for key in keys}
+
+
 def weights_digest(wildcards):
     """Digest of the content of weights that come with the package."""
     weights = settings_of(wildcards)["backbone"]["weights"]
@@ -125,6 +133,7 @@ def model(wildcards):
         "options": settings["backbone"]["options"],
         "image_size": settings["data"]["image_size"],
         "n_clusters": settings["n_clusters"],
+        "head": settings["finetuning"]["head"],
         "head_width": settings["finetuning"]["head_width"],
     }
 
@@ -146,7 +155,8 @@ def decoded_files(wildcards):
 def training(wildcards):
     """The settings of the training itself."""
     elsewhere = (
-        *("augmentation", "head_width", "views", "token_dtype", "snapshot_every"),
+        *("augmentation", "head", "head_width"),
+        *("views", "token_dtype", "snapshot_every"),
     )
     finetuning = settings_of(wildcards)["finetuning"]
     return {key: finetuning[key] for key in finetuning if key not in elsewhere}
@@ -174,6 +184,27 @@ def all_predictions(wildcards):
         for source in sources
     ]
     return own + baselines
+
+
+def table(wildcards):
+    """A table of the paper, as the configuration has it."""
+    tables = config.get("tables", {})
+    if wildcards.table not in tables:
+        known = ", ".join(tables) or "none"
+        raise WorkflowError(f"unknown table {wildcards.table}, known are {known}")
+    return tables[wildcards.table]
+
+
+def experiments_of_table(wildcards):
+    """The experiments whose numbers a table holds, each once."""
+    rows = table(wildcards)["rows"]
+    return list(dict.fromkeys(row["experiment"] for row in rows if "experiment" in row))
+
+
+def metrics_of_table(wildcards):
+    """The metrics of the experiments of a table."""
+    experiments = experiments_of_table(wildcards)
+    return expand("results/{experiment}/metrics.json", experiment=experiments)
 
 
 def gpus(wildcards):

@@ -53,6 +53,7 @@ rule extract_features:
         name=value("backbone.name"),
         weights=value("backbone.weights"),
         weights_digest=weights_digest,
+        network=value("backbone.network"),
         options=value("backbone.options"),
         code=script_digest("extract_features.py"),
     message:

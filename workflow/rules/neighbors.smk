@@ -71,7 +71,7 @@ rule index_negatives:
         device=value("machine.device"),
     params:
         n_negatives=value("negatives.n_negatives"),
-        exclude_known_same_label=value("negatives.exclude_known_same_label"),
+        pool=negative_pool,
         seed=value("negatives.seed"),
         code=script_digest("index_negatives.py"),
     message:

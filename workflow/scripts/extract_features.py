@@ -16,6 +16,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
     backbone = load_backbone(
         snakemake.params.name,
         weights=snakemake.input.get("backbone", snakemake.params.weights),
+        network=snakemake.params.network,
         options=snakemake.params.options,
         image_size=view.image_size,
     )

@@ -6,6 +6,7 @@ from unic.data.index import read_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.devices import choose_device, choose_precision
+from unic.heads import reads_tokens
 from unic.jobs import job
 from unic.tokens import extract_tokens
 
@@ -16,8 +17,10 @@ with job(snakemake.log[0], threads=snakemake.threads):
     backbone = load_backbone(
         snakemake.params.name,
         weights=snakemake.input.get("backbone", snakemake.params.weights),
+        network=snakemake.params.network,
         options=snakemake.params.options,
         image_size=view.image_size,
+        all_tokens=reads_tokens(snakemake.params.head),
     )
     extract_tokens(
         snakemake.output.header,
@@ -38,7 +41,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         batch_size=max(1, snakemake.resources.batch_size // snakemake.params.n_views),
         seed=0,
         precision=choose_precision(
-            snakemake.params.precision, device, is_transformer=backbone.has_class_token_path
+            snakemake.params.precision, device, is_transformer=backbone.is_transformer
         ),
         device=device,
         parameters=dict(snakemake.params.items()),

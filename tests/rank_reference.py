@@ -1,0 +1,36 @@
+"""Slow and plain: ranks by a full sort in float64, and draws epoch by epoch."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unic.negatives import NegativeSampler
+
+
+def random_features(n_images: int, n_dims: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(n_images, n_dims)).astype(np.float32)
+
+
+def unlabeled(n_images: int) -> NDArray[np.int64]:
+    return np.full(n_images, -1, dtype=np.int64)
+
+
+def ranks(features: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Rank ``(n, n)`` of image j in the list of image i: by itself, float64 distance, index."""
+    exact = features.astype(np.float64)
+    n_images = len(exact)
+    result = np.empty((n_images, n_images), dtype=np.int64)
+    for i in range(n_images):
+        row = np.square(exact[i] - exact).sum(axis=1)
+        order = np.lexsort((np.arange(n_images), row, np.arange(n_images) != i))
+        result[i, order] = np.arange(n_images)
+    return result
+
+
+def redraw(sampler: NegativeSampler, n_images: int, n_epochs: int) -> NDArray[np.int64]:
+    """Negatives ``(n, e)`` of all images, whose order changes from epoch to epoch."""
+    generator = np.random.default_rng(7)
+    drawn = np.empty((n_images, n_epochs), dtype=np.int64)
+    for epoch in range(n_epochs):
+        anchors = generator.permutation(n_images)
+        drawn[anchors, epoch] = sampler.sample(anchors, generator)
+    return drawn

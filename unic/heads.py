@@ -1,0 +1,153 @@
+"""Cluster heads: from what the backbone says of an image to cluster logits (A.10, Fig. 5)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, scaled_dot_product_attention
+
+HEAD_STD = 0.02
+PROJECTOR_WIDTH, PROJECTOR_DIMS = 2048, 256  # DINO, SimGCD
+HEAD_DIMS = 64  # least dims of an attention head, those of ViT-B
+
+
+class ClusterHead(nn.Sequential):
+    """Two-layer perceptron from features to cluster logits (paper, A.10): Linear-GELU-Linear.
+
+    Args:
+        n_dims: Width of the features.
+        n_clusters: Number of outputs.
+        width: Hidden units.
+        generator: Source of the initial weights (truncated normal, 0.02; biases 0).
+    """
+
+    reads_tokens = False
+
+    def __init__(self, n_dims: int, n_clusters: int, *, width: int, generator: torch.Generator):
+        hidden, output = nn.Linear(n_dims, width), nn.Linear(width, n_clusters)
+        super().__init__(hidden, nn.GELU(), output)
+        self.n_clusters = n_clusters
+        _draw_weights(self, generator)
+
+
+class LinearHead(nn.Sequential):
+    """One linear layer from features to cluster logits (FC in Fig. 5).
+
+    Args:
+        n_dims: Width of the features.
+        n_clusters: Number of outputs.
+        generator: Source of the initial weights (truncated normal, 0.02; biases 0).
+    """
+
+    reads_tokens = False
+
+    def __init__(self, n_dims: int, n_clusters: int, *, generator: torch.Generator):
+        super().__init__(nn.Linear(n_dims, n_clusters))
+        self.n_clusters = n_clusters
+        _draw_weights(self, generator)
+
+
+class SelfAttentionHead(nn.Module):
+    """One encoder layer over all tokens, then a linear layer on the class token (SA in Fig. 5).
+
+    The paper says no more of it than "a self-attention-based classification architecture with
+    patch size 16 x 16 and intermediate MLP dimension 2048" (A.10). We take a block like those of
+    the backbone: with tokens ``x``, the class token ``x_0``, pre-normalization and no dropout,
+
+    ``z = x_0 + Attention(LN(x))_0``, ``logits = W (z + MLP(LN(z))) + b``.
+
+    Only the class token asks a query, since no other is read afterwards; attention heads have 64
+    dims, or the next number that divides ``n_dims``.
+
+    Args:
+        n_dims: Width of the tokens.
+        n_clusters: Number of outputs.
+        width: Hidden units of the perceptron.
+        generator: Source of the initial weights (truncated normal, 0.02; biases 0).
+    """
+
+    reads_tokens = True
+
+    def __init__(self, n_dims: int, n_clusters: int, *, width: int, generator: torch.Generator):
+        super().__init__()
+        self.n_clusters = n_clusters
+        start = min(HEAD_DIMS, n_dims)
+        self.head_dims = next(d for d in range(start, n_dims + 1) if n_dims % d == 0)
+        self.norm1, self.norm2 = nn.LayerNorm(n_dims), nn.LayerNorm(n_dims)
+        self.query, self.key_value = nn.Linear(n_dims, n_dims), nn.Linear(n_dims, 2 * n_dims)
+        self.projection = nn.Linear(n_dims, n_dims)
+        self.mlp = nn.Sequential(nn.Linear(n_dims, width), nn.GELU(), nn.Linear(width, n_dims))
+        self.output = nn.Linear(n_dims, n_clusters)
+        _draw_weights(self, generator)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits ``(b, c)`` of tokens ``(b, t, d)``, the class token first."""
+        normalized = self.norm1(tokens)
+        query = self._split(self.query(normalized[:, :1]))  # (b, h, 1, e)
+        key, value = map(self._split, self.key_value(normalized).chunk(2, dim=2))  # (b, h, t, e)
+        attended = scaled_dot_product_attention(query, key, value)  # (b, h, 1, e)
+        token = tokens[:, 0] + self.projection(attended.flatten(1))  # (b, d)
+        token = token + self.mlp(self.norm2(token))
+        return self.output(token)
+
+    def _split(self, rows: Tensor) -> Tensor:
+        return rows.unflatten(2, (-1, self.head_dims)).transpose(1, 2)  # (b, h, t, e)
+
+
+class Projector(nn.Sequential):
+    """Three-layer perceptron from features to unit vectors ``(b, 256)`` for contrastive losses.
+
+    DINO's head up to its bottleneck: two hidden layers of 2048 units with GELU, no norm.
+
+    Args:
+        n_dims: Width of the features.
+        generator: Source of the initial weights (truncated normal, 0.02; biases 0).
+    """
+
+    def __init__(self, n_dims: int, *, generator: torch.Generator):
+        first, second = nn.Linear(n_dims, PROJECTOR_WIDTH), nn.Linear(*(PROJECTOR_WIDTH,) * 2)
+        super().__init__(
+            first, nn.GELU(), second, nn.GELU(), nn.Linear(PROJECTOR_WIDTH, PROJECTOR_DIMS)
+        )
+        _draw_weights(self, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Unit vectors ``(b, 256)`` of features ``(b, d)``."""
+        return normalize(super().forward(features), dim=1)
+
+
+Head = ClusterHead | LinearHead | SelfAttentionHead
+
+
+def make_head(
+    kind: str, n_dims: int, n_clusters: int, *, width: int, generator: torch.Generator
+) -> Head:
+    """Draw a new head.
+
+    Args:
+        kind: ``mlp``, ``linear`` or ``self_attention``.
+        n_dims: Width of features and tokens.
+        n_clusters: Number of outputs.
+        width: Hidden units of the perceptron; a linear head has none.
+        generator: Source of the initial weights.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    if kind == "linear":
+        return LinearHead(n_dims, n_clusters, generator=generator)
+    if kind == "mlp":
+        return ClusterHead(n_dims, n_clusters, width=width, generator=generator)
+    if kind == "self_attention":
+        return SelfAttentionHead(n_dims, n_clusters, width=width, generator=generator)
+    raise ValueError(f"head must be mlp, linear or self_attention, got {kind}")
+
+
+def reads_tokens(kind: str) -> bool:
+    """Whether heads of this kind read all tokens of the last block, and not the features."""
+    return kind == "self_attention"
+
+
+def _draw_weights(head: nn.Module, generator: torch.Generator) -> None:
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=HEAD_STD, generator=generator)
+            nn.init.zeros_(layer.bias)
