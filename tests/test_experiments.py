@@ -10,6 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unic.data.classes import published_old_classes
+from unic.data.datasets import DATASETS
 from unic.experiments import (
     PRETRAININGS,
     STAGES,
@@ -63,6 +65,29 @@ def properties(schema: Settings, path: str = "") -> Iterator[tuple[str, Settings
             yield from properties(sub, f"{path}{key}.")
 
 
+def test_published_old_classes_are_filled_in() -> None:
+    aircraft = {"data": {"name": "fgvc_aircraft", "root": "data"}, "n_clusters": 100}
+    resolved = resolve(
+        {
+            "published": aircraft | {"gcd": {"old_classes": "published"}},
+            "listed": {"base": "published", "gcd": {"old_classes": [2, 1]}},
+            "listed_first": aircraft | {"gcd": {"old_classes": [2, 1]}},
+            "published_then": {"base": "listed_first", "gcd": {"old_classes": "published"}},
+        }
+    )
+    old = published_old_classes("fgvc_aircraft")
+    assert resolved["published"]["gcd"]["old_classes"] == old
+    assert resolved["published_then"]["gcd"]["old_classes"] == old
+    assert resolved["listed"]["gcd"]["old_classes"] == [2, 1]
+
+
+def test_paths_of_a_manifest_count_from_its_folder_or_the_root() -> None:
+    data = {"name": "manifest", "manifest": "lists/birds.csv"}
+    resolved = resolve({"a": example("data", data), "b": example("data", data | {"root": "x"})})
+    assert resolved["a"]["data"]["root"] == "lists"
+    assert resolved["b"]["data"]["root"] == "x"
+
+
 # The schema
 
 
@@ -76,6 +101,10 @@ def test_every_key_has_type_description_and_default() -> None:
         assert len(sub["description"]) > 5, key
         if key != "gcd.old_classes":  # has no sensible default
             assert "default" in sub, key
+
+
+def test_the_schema_knows_every_data_set() -> None:
+    assert set(setting(EXPERIMENT, "properties.data.properties.name.enum")) == set(DATASETS)
 
 
 def test_sections_refuse_keys_that_are_not_listed() -> None:
@@ -242,6 +271,11 @@ def test_resolving_changes_neither_configuration_nor_schema() -> None:
         ("seeds", [1, 1], "experiments.toy.seeds: [1, 1] has non-unique elements"),
         ("data.name", "digit", "experiments.toy.data.name: 'digit' is not one of ['digits'"),
         ("data.name", "folder", "experiments.toy.data.root must be set for data.name folder"),
+        ("data.name", "manifest", "data.manifest must be set for data.name manifest and no other"),
+        ("data.manifest", "a.csv", "for data.name manifest and no other, got a.csv for digits"),
+        ("data.label_file", "a.csv", "must be null but for data.name folder, got a.csv for digi"),
+        ("gcd.old_classes", "publisht", "gcd.old_classes: 'publisht' is not valid"),
+        ("gcd.old_classes", "published", "gcd.old_classes: published old classes are those of"),
         (
             "neighbors",
             {"n_neighbors": 50, "far_rank": 50},
@@ -415,6 +449,12 @@ def test_a_change_belongs_to_its_stage_and_those_after(
     expected = stages_after(*firsts)
     idle = set(PRETRAININGS.values())  # never run here, but they have settings in common
     assert changed_stages(key, value) - idle == expected - idle
+
+
+@pytest.mark.parametrize("key", ["data.root", "data.manifest"])
+def test_other_images_are_shared_by_no_stage(key: str) -> None:
+    data = {"name": "manifest", "root": "here", "manifest": "list.csv"}
+    assert changed_stages(key, "other", data=data) == set(STAGES)
 
 
 def test_pretraining_matters_only_where_it_is_asked_for() -> None:

@@ -71,7 +71,6 @@ def fashion_mnist(root: Path, split: str) -> Any:
         (write_fashion_mnist, fashion_mnist),
     ],
 )
-@pytest.mark.filterwarnings("ignore:dtype.*align should be passed")  # of torchvision
 def test_reads_what_torchvision_reads(
     write: Callable[[Path], Tiny], read: Callable[[Path, str], Any], split: str, tmp_path: Path
 ) -> None:

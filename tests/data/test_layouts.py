@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.tiny import WRITERS
+from tests.data.tiny import WRITERS, write_fgvc_aircraft
 from unic.data.datasets import DATASETS, list_images, open_images, read_labels
 from unic.data.splits import UNKNOWN, draw_labeled, split_labels
 
@@ -71,6 +71,15 @@ def test_a_listed_image_must_be_there(layout: str, tmp_path: Path) -> None:
     (tmp_path / gone).unlink()
     with pytest.raises(FileNotFoundError, match=f"{layout} needs 1 more .*, first {gone}"):
         list_images(tiny.name, root=tiny.root)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_no_split_may_be_empty(split: str, tmp_path: Path) -> None:
+    write_fgvc_aircraft(tmp_path)
+    name = "trainval" if split == "train" else "test"
+    (tmp_path / f"fgvc-aircraft-2013b/data/images_variant_{name}.txt").write_text("")
+    with pytest.raises(ValueError, match=f"the {split} split of fgvc_aircraft must have images"):
+        list_images("fgvc_aircraft", root=str(tmp_path))
 
 
 @pytest.mark.parametrize("layout", ["cifar10", "cub200", "manifest"])

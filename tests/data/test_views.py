@@ -5,7 +5,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import CenterCrop, InterpolationMode, Resize
+from torchvision.transforms.v2 import (
+    CenterCrop,
+    Grayscale,
+    InterpolationMode,
+    RandomHorizontalFlip,
+    Resize,
+    functional,
+)
 
 from unic.data.views import (
     CROP_RATIO,
@@ -110,7 +117,96 @@ def test_half_of_the_views_are_flipped(augmentation: str) -> None:
     assert abs(flips - 200) < 5 * math.sqrt(400 / 4)
 
 
-# Crops of GCD and SCAN
+# Crops of GCD and SCAN, against torchvision with the same numbers drawn
+
+ADJUSTMENTS = {
+    "brightness": functional.adjust_brightness,
+    "contrast": functional.adjust_contrast,
+    "saturation": functional.adjust_saturation,
+    "hue": functional.adjust_hue,
+}
+SHAPES = [(50, 81), (83, 51), (33, 33), (37, 121), (201, 45), (9, 13)]
+
+
+class Draws:
+    """The numbers of a view, drawn again in the order in which the view draws them."""
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def uniform(self, low: float, high: float) -> float:
+        drawn = torch.rand((), generator=self.generator, dtype=torch.float64)
+        return low + (high - low) * float(drawn)
+
+    def below(self, high: int) -> int:
+        return int(torch.randint(high, (), generator=self.generator))
+
+
+def expected_gcd(pixels: NDArray[np.uint8], seed: int, *, size: int, resized: int) -> Tensor:
+    """Resize to 256, random crop of 224, flip (GCD, SimGCD), here for other sizes."""
+    draws = Draws(seed)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    image = Resize(resized, InterpolationMode.BICUBIC, antialias=True)(image)
+    top, left = (draws.below(side - size + 1) for side in image.shape[1:])
+    image = functional.crop(image, top, left, size, size)
+    return RandomHorizontalFlip(float(draws.uniform(0, 1) < 0.5))(image)
+
+
+def expected_scan(pixels: NDArray[np.uint8], seed: int, *, size: int) -> Tensor:
+    """Random resized crop (0.2, 1), flip, jitter (.4, .4, .4, .1) p .8, gray p .2 (SCAN)."""
+    draws = Draws(seed)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    top, left, height, width = draw_box(draws, *pixels.shape[:2])
+    image = functional.crop(image, top, left, height, width)
+    image = Resize((size, size), InterpolationMode.BICUBIC, antialias=True)(image)
+    image = RandomHorizontalFlip(float(draws.uniform(0, 1) < 0.5))(image)
+    if draws.uniform(0, 1) < 0.8:
+        names = list(ADJUSTMENTS)
+        for index in torch.randperm(4, generator=draws.generator).tolist():
+            low, high = (-0.1, 0.1) if names[index] == "hue" else (0.6, 1.4)
+            factor = draws.uniform(low, high)  # ColorJitter would round it to float32
+            image = ADJUSTMENTS[names[index]](image, factor)
+    return Grayscale(3)(image) if draws.uniform(0, 1) < 0.2 else image
+
+
+def draw_box(draws: Draws, height: int, width: int) -> tuple[int, int, int, int]:
+    """The box of torchvision's RandomResizedCrop: area, then ratio, ten times; else a center."""
+    for _ in range(10):
+        area = height * width * draws.uniform(0.2, 1)
+        ratio = math.exp(draws.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return draws.below(height - h + 1), draws.below(width - w + 1), h, w
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return draws.below(height - h + 1), draws.below(width - w + 1), h, w
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("size", "resized"), [(32, 37), (28, 32), (33, 37)])
+def test_gcd_views_equal_torchvision(
+    shape: tuple[int, int], seed: int, size: int, resized: int
+) -> None:
+    pixels = noise(*shape)
+    made_for = view(size, size / resized)
+    expected = expected_gcd(pixels, seed, size=size, resized=resized)
+    assert torch.equal(prepare(pixels, "gcd", seed, made_for), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(24))
+def test_scan_views_equal_torchvision(shape: tuple[int, int], seed: int) -> None:
+    pixels = noise(*shape)
+    expected = expected_scan(pixels, seed, size=33)
+    assert torch.equal(prepare(pixels, "scan", seed, view(33)), expected)
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (501, 333), (97, 101)])
+def test_the_papers_evaluation_view_equals_torchvision(shape: tuple[int, int]) -> None:
+    pixels = noise(*shape)
+    resize = Resize(256, InterpolationMode.BICUBIC, antialias=True)
+    expected = CenterCrop(224)(resize(torch.from_numpy(pixels).permute(2, 0, 1)))
+    assert torch.equal(prepare(pixels, "none", made_for=view(224)), expected)
 
 
 def test_gcd_crops_are_every_window_of_the_resized_image() -> None:

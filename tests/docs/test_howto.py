@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.analysis.experiment import write_experiment
+from tests.data.tiny import write_fashion_mnist, write_folder
 from unic.cli import main
+from unic.data.checks import EXPECTED
+from unic.data.datasets import DATASETS
 
-TEXT = (Path(__file__).parents[2] / "docs/howto/inspect_neighbors.md").read_text("utf-8")
+HOWTO = Path(__file__).parents[2] / "docs/howto"
+TEXT = (HOWTO / "inspect_neighbors.md").read_text("utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^\$ unic (.*)$", TEXT, re.MULTILINE)
 
@@ -44,3 +48,32 @@ def test_commands(
     assert main(shlex.split(command.replace("1243", "13"))) == 0
     assert capsys.readouterr().out
     assert (project / "sheet.png").is_file() == ("--save" in command)
+
+
+DATA_COMMANDS = re.findall(
+    r"^\$ unic (data .*)$", (HOWTO / "data.md").read_text("utf-8"), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", DATA_COMMANDS)
+def test_data_commands(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_fashion_mnist(tmp_path / "data")
+    write_folder(tmp_path / "photos")
+    (tmp_path / "birds.csv").write_text("path\nphotos/train/ant/0.jpg\nphotos/train/ant/1.jpg\n")
+    is_small_copy = "fashion_mnist" in command
+    assert main(shlex.split(command)) == int(is_small_copy)
+    assert capsys.readouterr().out.split()[:2] == ["found", "expected"]
+
+
+def test_the_data_howto_names_every_data_set() -> None:
+    text = (HOWTO / "data.md").read_text("utf-8")
+    assert all(f"`{name}`" in text or f"name: {name}`" in text for name in DATASETS)
+    for expected in EXPECTED.values():
+        assert f"{expected.n_train:,}" in text
+        assert f"{expected.n_test:,}" in text

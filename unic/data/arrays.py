@@ -189,7 +189,7 @@ def _make_array(_: type, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return np.ndarray(shape, dtype)
 
 
-def _make_dtype(kind: str, align: int, copy: int) -> np.dtype[Any]:
+def _make_dtype(kind: str, align: int = 0, copy: int = 0) -> np.dtype[Any]:
     """What pickled types start from; numpy wants truth values, old files have numbers."""
     return np.dtype(kind, align=bool(align), copy=bool(copy))
 

@@ -48,7 +48,11 @@ def list_images(
         return list_folder(folder)
     if name in IMAGENETS:
         return list_imagenet(name, folder)
-    return _read_catalog(name, folder, manifest).ids
+    ids = _read_catalog(name, folder, manifest).ids
+    for split, found in ids.items():
+        if not found:
+            raise ValueError(f"the {split} split of {name} must have images, {folder} has none")
+    return ids
 
 
 def open_images(name: str, ids: Sequence[str], *, root: str | None) -> Images:
