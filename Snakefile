@@ -6,6 +6,10 @@ min_version("9.9")
 configfile: "config/config.yaml"
 configfile: "config/experiments/digits.yaml"
 configfile: "config/experiments/clustering.yaml"
+configfile: "config/experiments/gcd.yaml"
+configfile: "config/experiments/ablations.yaml"
+configfile: "config/experiments/backbones.yaml"
+configfile: "config/tables.yaml"
 
 
 include: "workflow/rules/common.smk"

@@ -31,7 +31,9 @@ Settings = dict[str, Any]
 
 def read_config() -> Settings:
     """The configuration of the repository, put together as Snakemake does."""
-    files = [ROOT / "config/config.yaml", *sorted((ROOT / "config/experiments").glob("*.yaml"))]
+    folder = ROOT / "config"
+    files = [folder / "config.yaml", *sorted(folder.glob("experiments/*.yaml"))]
+    files.append(folder / "tables.yaml")
     return reduce(merge, (yaml.safe_load(path.read_text("utf-8")) for path in files))
 
 

@@ -4,9 +4,11 @@ import re
 
 import pytest
 
+from tests.test_experiments import SCHEMA, read_config
 from tests.workflow.project import Project
 from unic.analysis.inspection import inspect_images, open_artifacts
 from unic.analysis.sheets import read_pixels
+from unic.experiments import resolve_experiments
 
 pytestmark = pytest.mark.workflow
 TARGET = "results/tiny/metrics.json"
@@ -42,9 +44,31 @@ def test_fresh_clone_plans_imagenet200_without_data(fresh_project: Project) -> N
     }
 
 
-def test_every_experiment_plans_and_gcd_shares_mining(fresh_project: Project) -> None:
-    planned = fresh_project.plan("all")
-    assert planned["summarize"] > 5
+def test_every_experiment_and_table_plans(fresh_project: Project) -> None:
+    config = read_config()
+    experiments = resolve_experiments(config, SCHEMA)
+    for settings in experiments.values():
+        weights = settings["backbone"]["weights"]
+        if weights.startswith("data/"):  # released checkpoints, which a plan does not open
+            (fresh_project.folder / weights).parent.mkdir(parents=True, exist_ok=True)
+            (fresh_project.folder / weights).touch()
+    targets = [f"results/{name}/metrics.json" for name in experiments]
+    tables = [f"results/tables/{name}.md" for name in config["tables"]]
+    planned = fresh_project.plan(*targets, *tables)
+    assert planned["summarize"] == planned["evaluate"] == len(experiments) > 40
+    assert planned["collect_table"] == len(tables) == 9
+    assert planned["mine_neighbors"] < len(experiments) / 2  # ablations share
+
+
+def test_a_table_runs_its_experiments_and_shares_their_neighbors(fresh_project: Project) -> None:
+    planned = fresh_project.plan("results/tables/table3.md")
+    assert planned["summarize"] == 6
+    assert planned["finetune"] == 18
+    assert planned["extract_features"] == planned["mine_neighbors"] == 1
+    assert planned["index_negatives"] == planned["clean_neighbors"] == 1
+
+
+def test_gcd_shares_mining_with_clustering(fresh_project: Project) -> None:
     both = fresh_project.plan("results/digits/metrics.json", "results/digits_gcd/metrics.json")
     assert both["mine_neighbors"] == both["extract_features"] == 1
     assert both["index_negatives"] == 2
