@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from unic.data.datasets import ArrayImages
+from unic.data.images import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.heads import ClusterHead
