@@ -23,7 +23,7 @@ def test_logits_are_cosines_over_the_temperature() -> None:
     for row, feature in zip(logits, features, strict=True):
         for logit, prototype in zip(row, classifier.weight, strict=True):
             cosine = (feature @ prototype) / (feature.norm() * prototype.norm())
-            assert float(logit) == pytest.approx(float(cosine) / 0.25, abs=1e-5)
+            assert logit.item() == pytest.approx(cosine.item() / 0.25, abs=1e-5)
 
 
 def test_no_length_counts() -> None:
