@@ -9,6 +9,7 @@ configfile: "config/experiments/clustering.yaml"
 configfile: "config/experiments/gcd.yaml"
 configfile: "config/experiments/ablations.yaml"
 configfile: "config/experiments/backbones.yaml"
+configfile: "config/experiments/photos.yaml"
 configfile: "config/tables.yaml"
 
 
