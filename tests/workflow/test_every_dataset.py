@@ -36,7 +36,7 @@ def experiment(tiny: Tiny) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp("every")
-    experiments = {name: experiment(WRITERS[name](folder / name)) for name in LAYOUTS}
+    experiments = {f"tiny_{name}": experiment(WRITERS[name](folder / name)) for name in LAYOUTS}
     project = copy_project(folder / "project")
     text = yaml.safe_dump({"experiments": experiments})
     (project.folder / "config" / "tiny.yaml").write_text(text)
@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_scores_of_every_data_set(name: str, finished: Project) -> None:
-    text = (finished.folder / "results" / name / "metrics.json").read_text()
+    text = (finished.folder / "results" / f"tiny_{name}" / "metrics.json").read_text()
     metrics: dict[str, Any] = json.loads(text)
     scores = metrics["methods"]["unic"]
     if name in WITH_PUBLISHED:
