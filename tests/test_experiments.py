@@ -453,10 +453,13 @@ def test_a_change_belongs_to_its_stage_and_those_after(
     assert changed_stages(key, value) - idle == expected - idle
 
 
-@pytest.mark.parametrize("key", ["data.root", "data.manifest"])
-def test_other_images_are_shared_by_no_stage(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.root", "other"), ("data.manifest", "other"), ("data.bad_images", "skip")],
+)
+def test_other_images_are_shared_by_no_stage(key: str, value: str) -> None:
     data = {"name": "manifest", "root": "here", "manifest": "list.csv"}
-    assert changed_stages(key, "other", data=data) == set(STAGES)
+    assert changed_stages(key, value, data=data) == set(STAGES)
 
 
 def test_pretraining_matters_only_where_it_is_asked_for() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import unic.rows
 from unic.files import read_json
-from unic.rows import check_rows, find_rows, write_rows
+from unic.rows import check_rows, find_rows, read_header, write_rows
 
 ROWS = np.random.default_rng(0).integers(256, size=(10, 5), dtype=np.uint8)
 
@@ -40,7 +40,7 @@ def write(header: Path, *, n_parts: int = 100, start: int = 0, **about: Any) -> 
 def test_rows_are_written_whole_with_what_they_depend_on(tmp_path: Path) -> None:
     header = tmp_path / "new" / "rows.json"
     write(header, seed=3)
-    content = read_json(header)
+    content = read_header(header)
     assert len(content.pop("checksums")) == 3
     assert content == {"seed": 3}
     path = find_rows(header, 50)

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import logging
-import pickle
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unic.files import whole_file
+from unic.files import first_line, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,15 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """The latest state, on the CPU; None where there is none that can be taken up."""
         try:
+            _check_archive(self.path)
             found = torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            log.warning("%s cannot be read, the training starts anew: %s", self.path, error)
+        except Exception as error:  # torch raises all sorts on broken files
+            why = first_line(error)
+            log.warning("%s cannot be read, the training starts anew: %s", self.path, why)
             return None
-        if found["key"] != self.key:
+        if not isinstance(found, dict) or found.get("key") != self.key:
             log.info("%s is of other settings or inputs, the training starts anew", self.path)
             return None
         state: dict[str, Any] = found["state"]
@@ -50,6 +52,14 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file, when the result of the training is safe."""
         self.path.unlink(missing_ok=True)
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the checksums that torch writes and does not look at itself."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} differs")
 
 
 def training_key(settings: Mapping[str, Any], inputs: Iterable[str | Path]) -> str:

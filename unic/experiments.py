@@ -23,7 +23,7 @@ class Stage(NamedTuple):
     after: tuple[str, ...] = ()
 
 
-DATA = ("data.name", "data.root", "data.manifest")  # what images there are
+DATA = ("data.name", "data.root", "data.manifest", "data.bad_images")  # what images there are
 VIEW = ("data.image_size", "data.crop_pct", "data.mean", "data.std")
 NETWORK = ("backbone.name", "backbone.options")
 TRUNK_VIEWS = ("finetuning.views", "finetuning.token_dtype", "finetuning.precision")

@@ -1,11 +1,12 @@
 """Files and folders that appear whole or not at all."""
 
+import csv
 import errno
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -71,9 +72,82 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read JSON that :func:`write_json` wrote."""
-    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read JSON that :func:`write_json` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be JSON in UTF-8, it is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {str(content)[:60]}")
     return content
+
+
+def read_csv(path: str | Path, *, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read the lines of a CSV file as texts by column, empty where a line ends early.
+
+    Args:
+        path: A file in UTF-8, with or without the mark that spreadsheets write.
+        columns: Those that must be there.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such file, lacks a column or has one twice, or a line has more
+            fields than the first; names the line.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            found, rows, ends = list(reader.fieldnames or ()), [], []
+            for row in reader:
+                rows.append(row)
+                ends.append(reader.line_num)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} must be a CSV file in UTF-8, cannot read it: {error}") from None
+    if not set(columns) <= set(found):
+        named = f"column{'s' * (len(columns) > 1)} {' and '.join(columns)}"
+        raise ValueError(f"{path} must have the {named}, got {found or None}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"{path} must have each column once, got {found}")
+    long = next((end for row, end in zip(rows, ends, strict=True) if None in row), None)
+    if long is not None:
+        raise ValueError(f"{path} must have {len(found)} fields a line, line {long} has more")
+    return rows
+
+
+def read_parquet(path: str | Path, *, columns: list[str] | None = None) -> "pd.DataFrame":
+    """Read a Parquet file, with all its columns or some.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or lacks a column.
+    """
+    import pandas as pd
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no Parquet file at {path}")
+    try:
+        return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
+    except Exception as error:  # Arrow and pandas raise all sorts on damaged files
+        wanted = f" with the columns {', '.join(columns)}" if columns else ""
+        raise ValueError(
+            f"{path} must be a Parquet file{wanted}, cannot read it: {first_line(error)}"
+        ) from None
+
+
+def write_parquet(path: str | Path, table: "pd.DataFrame") -> None:
+    """Write a table as Parquet with checksums, whole or not at all."""
+    with whole_file(path) as temporary:
+        table.to_parquet(temporary, write_page_checksum=True)
+
+
+def first_line(error: BaseException) -> str:
+    """Kind of an error of another library, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300]
 
 
 def write_csv(path: str | Path, table: "pd.DataFrame") -> None:

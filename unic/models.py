@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unic.backbones import Backbone, load_backbone
-from unic.files import whole_file
+from unic.files import first_line, whole_file
 from unic.heads import Head, make_head, reads_tokens
 from unic.pretrained import load_weights
 
@@ -76,6 +76,8 @@ def load_model(path: str | Path) -> Model:
         FileNotFoundError: If there is no such file.
         ValueError: If the file describes no model, or the weights do not fit its description.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no model at {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
             described = (file.metadata() or {}).get("unic")
@@ -86,7 +88,13 @@ def load_model(path: str | Path) -> Model:
         ) from None
     if described is None:
         raise ValueError(f"{path} must be a model written by UNIC, it describes none")
-    model = make_model(json.loads(described), weights="random", seed=0)
+    try:
+        model = make_model(json.loads(described), weights="random", seed=0)
+    except Exception as error:  # timm raises all sorts on what it does not know
+        raise ValueError(
+            f"{path} must describe a model of this version, cannot make it of {described[:200]}: "
+            f"{first_line(error)}"
+        ) from None
     for module, prefix in ((model.backbone.model, "backbone."), (model.head, "head.")):
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         load_weights(module, part, source=str(path))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unic.data.images import Images
 from unic.data.views import View
 from unic.features import check_finite, extract_features, map_images
-from unic.files import whole_file
+from unic.files import write_parquet
 from unic.models import Model
 
 COLUMNS = ["method", "seed", "split", "image_id", "cluster", "confidence"]
@@ -116,8 +116,7 @@ def tabulate(
 
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
     """Write a table of predictions to Parquet, whole or not at all."""
-    with whole_file(path) as temporary:
-        predictions.to_parquet(temporary)
+    write_parquet(path, predictions)
 
 
 def _choose_clusters(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -24,6 +24,7 @@ PREFIXES = (
     "0.",  # SimGCD, Sequential(backbone, projector)
 )
 PROJECTORS = ("head.", "fc.", "projection_head.", "prototypes.")  # DINO, MoCo, SwAV
+_MAX_DEPTH = 4  # of dictionaries in dictionaries, one of which may hold itself
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +45,8 @@ def read_weights(weights: str, *, network: str = "auto") -> dict[str, Tensor]:
     """
     if weights.startswith("bundled:"):
         bundled = weights.removeprefix("bundled:")
+        if re.fullmatch(r"[A-Za-z0-9_]+", bundled) is None:  # no path, that might lead elsewhere
+            raise ValueError(f"backbone.weights must be bundled:NAME, got {weights!r}")
         with as_file(files("unic").joinpath(f"weights/{bundled}.safetensors")) as path:
             return read_weights(str(path), network=network)
     if not Path(weights).is_file():
@@ -111,21 +114,23 @@ def _read_file(path: str) -> Any:
         ) from None
 
 
-def _choose_network(loaded: Any, network: str, path: str) -> dict[str, Tensor]:
+def _choose_network(loaded: Any, network: str, path: str, *, depth: int = 0) -> dict[str, Tensor]:
     keys = list(loaded) if isinstance(loaded, dict) else []
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"{path} must hold networks at most {_MAX_DEPTH} levels deep")
     named = ", ".join(map(str, keys))[:200] or type(loaded).__name__
     if network != "auto":
         if network not in keys:
             raise ValueError(
                 f"backbone.network must be auto or a key of {path}, got {network} of {named}"
             )
-        return _choose_network(loaded[network], "auto", path)
+        return _choose_network(loaded[network], "auto", path, depth=depth + 1)
     if keys and all(isinstance(value, Tensor) for value in loaded.values()):
         return dict(loaded)
     for name in NETWORKS:
         if name in keys:
             log.info("%s: %s is taken of %s", path, name, named)
-            return _choose_network(loaded[name], "auto", path)
+            return _choose_network(loaded[name], "auto", path, depth=depth + 1)
     raise ValueError(
         f"{path} must hold a dictionary of tensors, by itself or as one of "
         f"{', '.join(NETWORKS)}, got {named}"

@@ -40,8 +40,8 @@ def bundled_digest(weights: str) -> str:
     """
     name = weights.removeprefix("bundled:")
     path = PACKAGE / "weights" / f"{name}.safetensors"
-    if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+    known = sorted(file.stem for file in (PACKAGE / "weights").glob("*.safetensors"))
+    if name not in known:
         raise ValueError(f"backbone.weights must be bundled:{'|'.join(known)}, got {weights}")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 

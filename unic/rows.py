@@ -1,5 +1,6 @@
 """Rows of bytes in one raw file that is mapped to memory, with checksums in a header."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -64,11 +65,31 @@ def write_rows(
                 checksum = zlib.crc32(rows, checksum)
             file.flush()
             checksums.append(checksum)
-            write_json(progress, dict(about) | {"checksums": checksums})
+            write_header(progress, dict(about) | {"checksums": checksums})
     header.unlink(missing_ok=True)
     part.replace(target)
-    write_json(header, dict(about) | {"checksums": checksums})
+    write_header(header, dict(about) | {"checksums": checksums})
     progress.unlink()
+
+
+def write_header(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a header with a digest of itself, whole or not at all."""
+    write_json(path, dict(content) | {"digest": _digest(content)})
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`write_header` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not what was written.
+    """
+    content = read_json(path)
+    if content.pop("digest", None) != _digest(content):
+        raise ValueError(
+            f"{path} is damaged: its digest differs; delete it and run the workflow again"
+        )
+    return content
 
 
 def find_rows(header: str | Path, n_bytes: int) -> Path:
@@ -79,6 +100,8 @@ def find_rows(header: str | Path, n_bytes: int) -> Path:
         ValueError: If it has another size.
     """
     path = Path(header).with_suffix(".bin")
+    if not path.is_file():
+        raise FileNotFoundError(f"{header} must have its rows beside it, there is no {path}")
     if path.stat().st_size != n_bytes:
         raise ValueError(f"{path} must have {n_bytes} bytes, got {path.stat().st_size}")
     return path
@@ -98,6 +121,10 @@ def check_rows(path: Path, rows: NDArray[np.uint8], checksums: Sequence[int]) ->
             )
 
 
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _shards(n_rows: int) -> Iterator[range]:
     for start in range(0, n_rows, SHARD_ROWS):
         yield range(start, min(start + SHARD_ROWS, n_rows))
@@ -107,7 +134,7 @@ def _resume(part: Path, progress: Path, about: Mapping[str, Any]) -> list[int]:
     """Checksums of the shards that an interrupted writing of the same rows has written."""
     if not (part.is_file() and progress.is_file()):
         return []
-    found = read_json(progress)
+    found = read_header(progress)
     checksums: list[int] = found.pop("checksums")
     return checksums if found == json.loads(json.dumps(about)) else []
 

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 import unic
-from unic.files import check_room, whole_folder
+from unic.files import check_room, first_line, whole_folder
 from unic.provenance import image_digest
 
 MANIFEST = "zarr.json"
@@ -43,6 +42,8 @@ SHAPES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "negatives": {"indices": ("n m", "int64")},
 }
+
+_ATTRIBUTES = {"unic_version": str, "parameters": dict, "images": dict, "checksums": dict}
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Store:
         key = self._find(name, split)
         try:
             array = np.asarray(self.group[key])
-        except (ValueError, RuntimeError) as error:  # a chunk of wrong length, or not decodable
-            raise ValueError(self._damage(key, str(error))) from error
+        except Exception as error:  # Zarr and its codecs raise all sorts on damaged files
+            raise ValueError(self._damage(key, first_line(error))) from error
         if _checksum(array) != self.attributes["checksums"][key]:
             raise ValueError(self._damage(key, f"its checksum differs from that in {MANIFEST}"))
         return array
@@ -92,8 +93,8 @@ class Store:
         key = self._find(name, split)
         try:
             return np.asarray(zarr.open_array(self.path / key, mode="r").oindex[rows])
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(self._damage(key, str(error))) from error
+        except Exception as error:
+            raise ValueError(self._damage(key, first_line(error))) from error
 
     def read_image_ids(self, *, split: str = "train") -> list[str]:
         """Image ids of a features store, row by row."""
@@ -165,11 +166,19 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
         raise FileNotFoundError(f"no store at {path}: {MANIFEST} is missing")
     try:
         store = Store(path, zarr.open_group(path, mode="r"))
-    except JSONDecodeError as error:
-        raise ValueError(f"{path / MANIFEST} is damaged: {error}; delete the store") from error
+    except Exception as error:  # Zarr raises all sorts on damaged files
+        why = first_line(error)
+        raise ValueError(f"{path / MANIFEST} is damaged: {why}; delete the store") from error
     found = store.attributes.get("kind")
     if found != kind:
         raise ValueError(f"{path} must be a {kind} store, got {found!r}")
+    for name, expected_type in _ATTRIBUTES.items():
+        value = store.attributes.get(name)
+        if not isinstance(value, expected_type):
+            raise ValueError(
+                f"{path / MANIFEST} is damaged: {name} must be a {expected_type.__name__}, got "
+                f"{value!r}; delete the store"
+            )
     expected = {f"{split}/{name}" for split in store.splits for name in SHAPES[kind]}
     lacking = sorted(expected - set(store.attributes["checksums"]))
     if lacking:

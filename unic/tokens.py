@@ -14,9 +14,8 @@ from torch import Tensor
 from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
 from unic.data.loaders import ViewLoader
-from unic.files import read_json
 from unic.provenance import image_digest
-from unic.rows import SHARD_ROWS, check_rows, find_rows, write_rows
+from unic.rows import SHARD_ROWS, check_rows, find_rows, read_header, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +162,7 @@ class CachedViews:
     """
 
     def __init__(self, header: str | Path, *, device: torch.device):
-        content = read_json(header)
+        content = read_header(header)
         fields = content["layout"]
         self.layout = TokenLayout(**fields | {"shape": tuple(fields["shape"])})
         self.images: str = content["images"]

@@ -260,6 +260,33 @@ class TestWarnings:
         assert 'id="cluster-3"' not in page
 
 
+@pytest.mark.usefixtures("unencoded")
+class TestSkippedImages:
+    def test_are_counted_and_the_first_named(self):
+        skipped = [
+            {"split": "train", "image_id": f"<{number}>.png", "reason": "OSError: truncated"}
+            for number in range(10)
+        ]
+        metrics = make_metrics() | {"n_skipped": 1012, "skipped": skipped}
+        page = build_report(**make_arguments(metrics=metrics)).html
+        text = text_of(page)
+        assert "1,012 images could not be decoded and were left out" in text
+        assert "&lt;9&gt;.png (train): OSError: truncated" in page
+        assert "and 1,002 more" in text
+
+    def test_one_alone(self):
+        skipped = [{"split": "test", "image_id": "a.png", "reason": "why"}]
+        metrics = make_metrics() | {"n_skipped": 1, "skipped": skipped}
+        text = text_of(build_report(**make_arguments(metrics=metrics)).html)
+        assert "1 image could not be decoded and was left out" in text
+        assert "more, listed" not in text
+
+    @pytest.mark.parametrize("skipped", [{}, {"n_skipped": 0, "skipped": []}])
+    def test_none(self, skipped):
+        page = build_report(**make_arguments(metrics=make_metrics() | skipped)).html
+        assert "could not be decoded" not in page
+
+
 class TestCompareWithKmeans:
     @pytest.mark.parametrize(
         ("ours", "theirs", "end"),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import unic
 from unic.analysis.summary import choose_shown, summarize, summarize_seeds
+from unic.data.index import Skipped
 from unic.evaluation import Truth
 from unic.prediction import tabulate
 from unic.store import Store, open_store, write_store
@@ -128,6 +129,7 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
         n_clusters=3,
         seeds=[0, 1],
         stage_owners={"mine_neighbors": "other"},
+        skipped=[Skipped("train", f"{number}.png", "why") for number in range(12)],
     )
     assert json.loads(json.dumps(summary)) == summary
     methods = summary.pop("methods")
@@ -138,6 +140,8 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
         "task": task,
         "version": unic.__version__,
         "n_images": {"train": 6, "test": 3},
+        "n_skipped": 12,
+        "skipped": [{"split": "train", "image_id": f"{n}.png", "reason": "why"} for n in range(10)],
         "n_clusters": 3,
         "n_classes": 3,
         "n_labeled": n_labeled,

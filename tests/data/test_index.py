@@ -15,7 +15,7 @@ def write_images(root: Path, *image_ids: str) -> str:
 
 
 def test_lists_the_images_of_the_data_set() -> None:
-    ids = index_images("digits", root=None, n_clusters=1438, far_rank=1437)
+    ids = index_images("digits", root=None, n_clusters=1438, far_rank=1437).ids
     assert {split: len(split_ids) for split, split_ids in ids.items()} == {
         "train": 1438,
         "test": 359,
@@ -42,7 +42,7 @@ def test_writes_the_sizes_of_files(tmp_path: Path) -> None:
 
 
 def test_a_root_changes_nothing_for_images_that_are_not_files(tmp_path: Path) -> None:
-    ids = index_images("digits", root=str(tmp_path), n_clusters=10, far_rank=700)
+    ids = index_images("digits", root=str(tmp_path), n_clusters=10, far_rank=700).ids
     write_index(tmp_path / "images.parquet", ids, name="digits", root=str(tmp_path))
     assert read_index(tmp_path / "images.parquet") == ids
     assert not pd.read_parquet(tmp_path / "images.parquet")["n_bytes"].any()

@@ -8,9 +8,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import unic
+from unic.data.index import Skipped
 from unic.evaluation import Scores, Truth
 from unic.store import Store
 
+_N_NAMED = 10  # skipped images that are named; the index has all
 RUN_ONCE = ("simgcd",)  # its seed is that of the pretraining, whatever the seeds of the experiment
 
 
@@ -33,6 +35,7 @@ def summarize(
     n_clusters: int,
     seeds: Sequence[int],
     stage_owners: Mapping[str, str],
+    skipped: Sequence[Skipped] = (),
 ) -> dict[str, Any]:
     """Gather what an experiment found: mean, std and values over seeds of every method.
 
@@ -44,6 +47,7 @@ def summarize(
         n_clusters: K.
         seeds: The seeds, in the order of the values.
         stage_owners: Stage to the experiment whose folder holds its result.
+        skipped: Images that could not be decoded and were left out.
     """
     parameters = positives.attributes["parameters"]
     return {
@@ -51,6 +55,8 @@ def summarize(
         "task": "gcd" if truth.is_gcd else "clustering",
         "version": unic.__version__,
         "n_images": {split: len(ids) for split, ids in truth.image_ids.items()},
+        "n_skipped": len(skipped),
+        "skipped": [image._asdict() for image in skipped[:_N_NAMED]],
         "n_clusters": n_clusters,
         "n_classes": len(truth.class_names) or None,
         "n_labeled": int(truth.is_labeled.sum()),

@@ -46,7 +46,8 @@ def make_catalog(
     for entry in entries:
         by_split[entry.split].append(entry)
     ids = {split: [entry.image_id for entry in found] for split, found in by_split.items()}
-    check_ids([i for split_ids in ids.values() for i in split_ids], f"the lists of {name}")
+    where = f"the lists of {name} in {root}"
+    check_ids([i for split_ids in ids.values() for i in split_ids], where)
     require(name, root, [i for split_ids in ids.values() for i in split_ids])
     labels = {
         split: np.array([entry.label for entry in found], dtype=np.int64)
@@ -56,8 +57,8 @@ def make_catalog(
         strange = sorted(set(numbers.tolist()) - set(range(len(class_names))))
         if strange:
             raise ValueError(
-                f"the lists of {name} must have class numbers below {len(class_names)}, counted "
-                f"from 0, got {strange}"
+                f"{where} must have class numbers below {len(class_names)}, counted from 0, got "
+                f"{strange}"
             )
     return Catalog(ids, Annotations(labels, list(class_names)))
 
@@ -113,8 +114,12 @@ def find_labels(catalog: Catalog, ids: Mapping[str, Sequence[str]]) -> Annotatio
     return Annotations(found, class_names)
 
 
-def number_classes(names: Mapping[str, Sequence[str]]) -> Annotations:
+def number_classes(names: Mapping[str, Sequence[str]], where: str) -> Annotations:
     """Number the class names of each split's images in their sorted order.
+
+    Args:
+        names: Class names by split.
+        where: What they were read from, for messages.
 
     Raises:
         ValueError: If a class has no training image; names the first.
@@ -125,8 +130,8 @@ def number_classes(names: Mapping[str, Sequence[str]]) -> Annotations:
         strange = sorted(set(split_names) - set(class_names))
         if strange:
             raise ValueError(
-                f"every class of the {split} split must have training images, {len(strange)} have "
-                f"none (first {strange[0]})"
+                f"{where}: every class of the {split} split must have training images, "
+                f"{len(strange)} have none (first {strange[0]})"
             )
     labels = {s: np.array([numbers[c] for c in cs], dtype=np.int64) for s, cs in names.items()}
     return Annotations(labels, class_names)
@@ -139,4 +144,4 @@ def first_of(names: Sequence[str]) -> str:
 
 def _leaves_root(image_id: str) -> bool:
     path = PurePosixPath(image_id)
-    return not image_id or path.is_absolute() or ".." in path.parts
+    return not image_id or "\0" in image_id or path.is_absolute() or ".." in path.parts

@@ -5,6 +5,7 @@ as ``train/17``.
 """
 
 import gzip
+import math
 import pickle
 import zlib
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from unic.data.annotations import Annotations, Catalog
 from unic.data.images import ArrayImages
 from unic.data.layouts import require
+from unic.files import first_line
 
 _CIFAR10_BATCHES = {
     "train": tuple(f"cifar-10-batches-py/data_batch_{number}" for number in range(1, 6)),
@@ -27,6 +29,7 @@ _FASHION_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
+_CIFAR_BYTES = 3 * 32 * 32
 _STL10_SHAPE = (3, 96, 96)  # channel, column, row
 
 
@@ -74,8 +77,11 @@ def open_rows(name: str, ids: Sequence[str], root: Path) -> ArrayImages:
 
 
 def _stl10_labels(root: Path, split: str) -> NDArray[np.int64]:
+    path = root / f"stl10_binary/{split}_y.bin"
     _require_stl10(root)
-    return np.fromfile(root / f"stl10_binary/{split}_y.bin", dtype=np.uint8).astype(np.int64) - 1
+    labels = np.fromfile(path, dtype=np.uint8).astype(np.int64) - 1
+    _check_as_many(path, len(labels), len(_stl10_pixels(root, split)))
+    return labels
 
 
 def _stl10_pixels(root: Path, split: str) -> NDArray[np.uint8]:
@@ -98,30 +104,35 @@ def _require_stl10(root: Path) -> None:
 
 
 def _cifar10_labels(root: Path, split: str) -> NDArray[np.int64]:
-    batches = _read_pickles("cifar10", root, _CIFAR10_BATCHES[split])
-    return np.concatenate([np.asarray(batch["labels"], dtype=np.int64) for batch in batches])
+    batches = _read_pickles("cifar10", root, _CIFAR10_BATCHES[split], labels=int, data=np.ndarray)
+    for path, batch in zip(_CIFAR10_BATCHES[split], batches, strict=True):
+        _check_as_many(root / path, len(batch["labels"]), len(batch["data"]))
+    return np.concatenate([np.array(batch["labels"], dtype=np.int64) for batch in batches])
 
 
 def _cifar10_pixels(root: Path, split: str) -> NDArray[np.uint8]:
-    return _cifar_pixels(_read_pickles("cifar10", root, _CIFAR10_BATCHES[split]))
+    return _cifar_pixels(_read_pickles("cifar10", root, _CIFAR10_BATCHES[split], data=np.ndarray))
 
 
 def _cifar10_names(root: Path) -> list[str]:
-    (meta,) = _read_pickles("cifar10", root, ["cifar-10-batches-py/batches.meta"])
+    paths = ["cifar-10-batches-py/batches.meta"]
+    (meta,) = _read_pickles("cifar10", root, paths, label_names=str)
     return list(meta["label_names"])
 
 
 def _cifar100_labels(root: Path, split: str) -> NDArray[np.int64]:
-    (batch,) = _read_pickles("cifar100", root, _CIFAR100_BATCHES[split])
-    return np.asarray(batch["fine_labels"], dtype=np.int64)
+    paths = _CIFAR100_BATCHES[split]
+    (batch,) = _read_pickles("cifar100", root, paths, fine_labels=int, data=np.ndarray)
+    _check_as_many(root / paths[0], len(batch["fine_labels"]), len(batch["data"]))
+    return np.array(batch["fine_labels"], dtype=np.int64)
 
 
 def _cifar100_pixels(root: Path, split: str) -> NDArray[np.uint8]:
-    return _cifar_pixels(_read_pickles("cifar100", root, _CIFAR100_BATCHES[split]))
+    return _cifar_pixels(_read_pickles("cifar100", root, _CIFAR100_BATCHES[split], data=np.ndarray))
 
 
 def _cifar100_names(root: Path) -> list[str]:
-    (meta,) = _read_pickles("cifar100", root, ["cifar-100-python/meta"])
+    (meta,) = _read_pickles("cifar100", root, ["cifar-100-python/meta"], fine_label_names=str)
     return list(meta["fine_label_names"])
 
 
@@ -130,8 +141,16 @@ def _cifar_pixels(batches: Sequence[dict[str, Any]]) -> NDArray[np.uint8]:
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (n, 32, 32, 3)
 
 
+def _check_as_many(where: Path, n_labels: int, n_images: int) -> None:
+    if n_labels != n_images:
+        raise ValueError(f"{where}: every image must have a label, got {n_labels} of {n_images}")
+
+
 def _fashion_labels(root: Path, split: str) -> NDArray[np.int64]:
-    return _read_idx(root, split, "labels-idx1-ubyte", n_axes=1).astype(np.int64)
+    labels = _read_idx(root, split, "labels-idx1-ubyte", n_axes=1).astype(np.int64)
+    n_images = len(_read_idx(root, split, "images-idx3-ubyte", n_axes=3))
+    _check_as_many(root / f"FashionMNIST/raw, {split}", len(labels), n_images)
+    return labels
 
 
 def _fashion_pixels(root: Path, split: str) -> NDArray[np.uint8]:
@@ -164,41 +183,86 @@ def _read_idx(root: Path, split: str, kind: str, *, n_axes: int) -> NDArray[np.u
     start = 4 + 4 * n_axes
     if len(content) < start or content[:4] != bytes([0, 0, 8, n_axes]):
         raise ValueError(f"{path} must begin with 00 00 08 {n_axes:02}, got {content[:4].hex(' ')}")
-    shape = np.frombuffer(content, dtype=">u4", count=n_axes, offset=4).astype(np.int64)
-    if len(content) - start != shape.prod():
-        raise ValueError(f"{path} must hold {shape.prod():,} values, has {len(content) - start:,}")
+    shape = np.frombuffer(content, dtype=">u4", count=n_axes, offset=4).tolist()
+    if len(content) - start != math.prod(shape):
+        raise ValueError(
+            f"{path} must hold {math.prod(shape):,} values, has {len(content) - start:,}"
+        )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def _read_pickles(name: str, root: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Batches of CIFAR, which are pickles; nothing in them is run."""
+def _read_pickles(
+    name: str, root: Path, paths: Sequence[str], **kinds: type
+) -> list[dict[str, Any]]:
+    """Batches of CIFAR, which are pickles; nothing in them is run.
+
+    Args:
+        name: Data set.
+        root: ``data.root``.
+        paths: Files below the root.
+        **kinds: What each batch must hold by name: lists, or arrays of bytes.
+    """
     require(name, root, paths)
     batches = []
     for path in paths:
         with (root / path).open("rb") as file:
             try:
                 batch = _ArrayUnpickler(file, encoding="latin1").load()
-            except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
-                raise ValueError(f"{root / path} must be a batch of {name}: {error}") from None
-        batches.append(batch)
+                batches.append({key: _take(batch, key, kind) for key, kind in kinds.items()})
+            except Exception as error:  # the machine of pickle raises all sorts on damaged files
+                raise ValueError(
+                    f"{root / path} must be a batch of {name}: {first_line(error)}"
+                ) from None
     return batches
 
 
-def _make_array(_: type, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """What pickled arrays start from; stands for numpy's function, whose module has moved."""
-    return np.ndarray(shape, dtype)
+def _take(batch: Any, key: str, kind: type) -> Any:
+    """An entry of a batch, of one kind: a list of one type, or the rows of 32 x 32 pixels."""
+    found = batch[key]
+    if kind is np.ndarray:
+        return found.rows()
+    if type(found) is not list or any(type(value) is not kind for value in found):
+        raise ValueError(f"{key} must be a list of {kind.__name__}")
+    return found
 
 
-def _make_dtype(kind: str, align: int = 0, copy: int = 0) -> np.dtype[Any]:
-    """What pickled types start from; numpy wants truth values, old files have numbers."""
-    return np.dtype(kind, align=bool(align), copy=bool(copy))
+class _PickledType:
+    """Stands for ``numpy.dtype``: notes what it is called with, which is ``u1`` of pixels."""
+
+    def __init__(self, kind: str, *_: Any) -> None:
+        self.kind = kind
+
+    def __setstate__(self, _: Any) -> None:
+        """Bytes have no order."""
+
+
+class _PickledArray:
+    """Stands for ``numpy.ndarray``, which can be told to read memory that is not its own."""
+
+    def __init__(self, *_: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def rows(self) -> NDArray[np.uint8]:
+        """Pixels ``(n, 3072)``."""
+        _, shape, kind, is_fortran, content = self.state
+        if kind.kind != "u1" or is_fortran or len(shape) != 2 or shape[1] != _CIFAR_BYTES:
+            raise ValueError(f"data must be uint8 of shape (n, {_CIFAR_BYTES}), got {shape}")
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+
+
+class _Reconstruct(_PickledArray):
+    """Stands for numpy's function of that name, which makes an array for its state to fill."""
 
 
 _PICKLED = {
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": _make_dtype,
-    "numpy.core.multiarray._reconstruct": _make_array,
-    "numpy._core.multiarray._reconstruct": _make_array,
+    "numpy.ndarray": _PickledArray,
+    "numpy.dtype": _PickledType,
+    "numpy.core.multiarray._reconstruct": _Reconstruct,
+    "numpy._core.multiarray._reconstruct": _Reconstruct,
 }
 
 
@@ -206,7 +270,11 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Loads numbers, texts, containers and arrays; refuses all that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few names that arrays need."""
+        """What stands for the few names that arrays need."""
         if f"{module}.{name}" not in _PICKLED:
             raise pickle.UnpicklingError(f"it must hold nothing but arrays, got {module}.{name}")
         return _PICKLED[f"{module}.{name}"]
+
+    def persistent_load(self, identity: Any) -> Any:
+        """Refuse what is kept elsewhere."""
+        raise pickle.UnpicklingError(f"it must hold nothing but arrays, got a link to {identity}")

@@ -71,6 +71,7 @@ def read_labels(
     root: str | None = None,
     label_file: str | None = None,
     manifest: str | None = None,
+    skipped: Sequence[str] = (),
 ) -> Annotations | None:
     """Read the true class of every image.
 
@@ -85,6 +86,7 @@ def read_labels(
         label_file: CSV with columns ``path`` and ``label`` for a ``folder``, or None to take class
             folders.
         manifest: The list of a ``manifest``.
+        skipped: Images that were left out of ``ids``; the label file may name them.
 
     Returns:
         The labels, or None where images have none.
@@ -95,7 +97,7 @@ def read_labels(
             training image; names the first.
     """
     if name == "folder":
-        return label_folder(ids, label_file=label_file)
+        return label_folder(ids, label_file=label_file, skipped=skipped)
     if name in IMAGENETS:
         return label_imagenet(name, ids, Path(root or ""))
     return find_labels(_read_catalog(name, _check_place(name, root, manifest), manifest), ids)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from unic.data.datasets import open_images
 from unic.data.images import ArrayImages, Images
 from unic.data.views import crop_square
-from unic.files import read_json
 from unic.provenance import image_digest
-from unic.rows import check_rows, find_rows, write_rows
+from unic.rows import check_rows, find_rows, read_header, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def open_pixels(name: str, ids: Sequence[str], *, root: str | None, decoded: str
 
 
 def _map_pixels(header: str, ids: Sequence[str]) -> NDArray[np.uint8]:
-    content = read_json(header)
+    content = read_header(header)
     size, splits = content["size"], content["splits"]
     wanted = [len(ids), image_digest(ids)]
     if wanted not in splits:

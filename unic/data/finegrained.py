@@ -1,11 +1,13 @@
 """Fine-grained sets that list their images: CUB-200-2011, Stanford Cars, FGVC-Aircraft."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from unic.data.annotations import Catalog, Entry, make_catalog
 from unic.data.layouts import require
+from unic.data.matlab import read_mat
+from unic.files import first_line
 
 _CUB = "CUB_200_2011"
 _AIRCRAFT = "fgvc-aircraft-2013b/data"
@@ -18,16 +20,20 @@ def read_cub(root: Path) -> Catalog:
         FileNotFoundError: If a file is missing; says how they must lie.
         ValueError: If a list contradicts another.
     """
-    lists = ("images", "image_class_labels", "train_test_split", "classes")
-    require("cub200", root, [f"{_CUB}/{name}.txt" for name in lists])
-    paths, classes, is_train, names = (_read_numbered(root / _CUB / f"{n}.txt") for n in lists)
+    lists = ("images", "train_test_split", "classes")
+    labels = "image_class_labels"
+    require("cub200", root, [f"{_CUB}/{name}.txt" for name in (*lists, labels)])
+    paths, is_train, names = (_read_numbered(root / _CUB / f"{n}.txt") for n in lists)
+    classes = _read_classes(root / _CUB / f"{labels}.txt")
     for name, table in (("image_class_labels", classes), ("train_test_split", is_train)):
         if set(table) != set(paths):
-            raise ValueError(f"{name}.txt of cub200 must have the images of images.txt, has others")
+            raise ValueError(
+                f"{name}.txt of cub200 must have the images of images.txt, has others, below {root}"
+            )
     entries = (
         Entry(
             f"{_CUB}/images/{paths[number]}",
-            int(classes[number]) - 1,
+            classes[number],
             "train" if is_train[number] == "1" else "test",
         )
         for number in sorted(paths)
@@ -83,37 +89,68 @@ def _read_devkit(root: Path) -> tuple[list[Entry], list[str]]:
     lists = {"train": "devkit/cars_train_annos.mat", "test": test}
     require("stanford_cars", root, ["devkit/cars_meta.mat", *lists.values()])
     entries = [
-        Entry(f"cars_{split}/{car['fname']}", int(car["class"]) - 1, split)
+        entry
         for split, path in lists.items()
-        for car in _read_mat(root / path, "annotations")
+        for entry in _make_entries(
+            root / path,
+            lambda car, split=split: Entry(  # type: ignore[misc]
+                f"cars_{split}/{car['fname']}", int(car["class"]) - 1, split
+            ),
+        )
     ]
-    return entries, [str(n) for n in _read_mat(root / "devkit/cars_meta.mat", "class_names")]
+    return entries, [str(n) for n in read_mat(root / "devkit/cars_meta.mat", "class_names")]
 
 
 def _read_car_ims(root: Path) -> tuple[list[Entry], list[str]]:
     path = root / "cars_annos.mat"
-    entries = [
-        Entry(
+    entries = _make_entries(
+        path,
+        lambda car: Entry(
             str(car["relative_im_path"]),
             int(car["class"]) - 1,
             "test" if car["test"] else "train",
-        )
-        for car in _read_mat(path, "annotations")
-    ]
-    return entries, [str(name) for name in _read_mat(path, "class_names")]
+        ),
+    )
+    return entries, [str(name) for name in read_mat(path, "class_names")]
 
 
-def _read_mat(path: Path, variable: str) -> Iterator[Any]:
-    from scipy.io import loadmat  # takes a while to import, and only this set needs it
-
-    yield from loadmat(path, simplify_cells=True, variable_names=[variable])[variable]
+def _make_entries(path: Path, read: Callable[[Any], Entry]) -> list[Entry]:
+    """An entry of each annotation of a MATLAB file."""
+    entries = []
+    for number, annotation in enumerate(read_mat(path, "annotations"), start=1):
+        try:
+            entries.append(read(annotation))
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise ValueError(
+                f"annotation {number} of {path} must have an image and a class, got "
+                f"{str(annotation)[:100]} ({first_line(error)})"
+            ) from None
+    return entries
 
 
 def _read_numbered(path: Path) -> dict[int, str]:
     """Lines of a number and a value."""
-    pairs = (line.partition(" ") for line in _read_lines(path))
-    return {int(number): value for number, _, value in pairs}
+    values = {}
+    for line in _read_lines(path):
+        number, _, value = line.partition(" ")
+        if not (number.isascii() and number.isdecimal() and len(number) < 10 and value):
+            raise ValueError(f"{path} must have a number and a value in each line, got {line!r}")
+        values[int(number)] = value
+    return values
+
+
+def _read_classes(path: Path) -> dict[int, int]:
+    """Lines of an image's number and a class's number, that counts from 1."""
+    classes = _read_numbered(path)
+    strange = next((v for v in classes.values() if not (v.isascii() and v.isdecimal())), None)
+    if strange is not None or any(len(v) > 9 for v in classes.values()):
+        raise ValueError(f"{path} must have class numbers, got {strange or max(classes.values())}")
+    return {number: int(value) - 1 for number, value in classes.items()}
 
 
 def _read_lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]

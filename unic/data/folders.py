@@ -1,6 +1,5 @@
 """Images in folders: the class folders of a split, or no classes at all."""
 
-import csv
 import logging
 import os
 from collections import Counter
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from unic.data.annotations import Annotations, Catalog, first_of, number_classes
 from unic.data.layouts import require
+from unic.files import read_csv
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,13 @@ def list_folder(root: Path) -> dict[str, list[str]]:
     return splits
 
 
-def label_folder(ids: Mapping[str, Sequence[str]], *, label_file: str | None) -> Annotations | None:
+def label_folder(
+    ids: Mapping[str, Sequence[str]], *, label_file: str | None, skipped: Sequence[str] = ()
+) -> Annotations | None:
     """Take the classes of images from a label file, else from class folders.
 
     A class folder is the first below the split's folder; its images may lie in folders of their
-    own.
+    own. The label file may also name images that were skipped.
 
     Returns:
         The labels, or None without a label file where images lie outside of class folders.
@@ -55,8 +57,10 @@ def label_folder(ids: Mapping[str, Sequence[str]], *, label_file: str | None) ->
             training image; names the first.
     """
     if label_file is not None:
-        named = _read_label_file(Path(label_file), [i for split in ids.values() for i in split])
-        return number_classes({s: [named[i] for i in split_ids] for s, split_ids in ids.items()})
+        every = [i for split in ids.values() for i in split]
+        named = _read_label_file(Path(label_file), every, skipped)
+        labels = {s: [named[i] for i in split_ids] for s, split_ids in ids.items()}
+        return number_classes(labels, label_file)
     folders = {s: [_class_folder(i) for i in split_ids] for s, split_ids in ids.items()}
     if not any(folders["train"]):
         return None
@@ -68,7 +72,8 @@ def label_folder(ids: Mapping[str, Sequence[str]], *, label_file: str | None) ->
             first_of(stray),
         )
         return None
-    return number_classes({s: [folder for folder in f if folder] for s, f in folders.items()})
+    names = {s: [folder for folder in f if folder] for s, f in folders.items()}
+    return number_classes(names, "class folders")
 
 
 def read_herbarium(root: Path) -> Catalog:
@@ -83,13 +88,16 @@ def read_herbarium(root: Path) -> Catalog:
     require("herbarium19", root, folders.values())
     ids = {split: list_files(root, root / folder) for split, folder in folders.items()}
     names = {split: [i.split("/")[1] for i in found] for split, found in ids.items()}
-    return Catalog(ids, number_classes(names))
+    return Catalog(ids, number_classes(names, str(root)))
 
 
 def list_files(root: Path, folder: Path) -> list[str]:
     """Image files below a folder as ids, sorted as torchvision's ImageFolder sorts them.
 
     Links to folders are followed, as there.
+
+    Raises:
+        ValueError: If a name is not UTF-8, as ids must be.
     """
     found = [
         (*Path(parent).relative_to(root).parts, name)
@@ -97,7 +105,16 @@ def list_files(root: Path, folder: Path) -> list[str]:
         for name in names
         if Path(name).suffix.lower() in IMAGE_SUFFIXES
     ]
-    return ["/".join(parts) for parts in sorted(found, key=lambda parts: (parts[:-1], parts[-1]))]
+    ids = ["/".join(parts) for parts in sorted(found, key=lambda parts: (parts[:-1], parts[-1]))]
+    strange = next((i for i in ids if not i.isascii() and _has_stray_bytes(i)), None)
+    if strange is not None:
+        raise ValueError(f"names of images below {root} must be UTF-8, got {strange!r}; rename it")
+    return ids
+
+
+def _has_stray_bytes(name: str) -> bool:
+    """Whether a name of a file has bytes that are no text, for which Python puts surrogates."""
+    return any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _class_folder(image_id: str) -> str | None:
@@ -107,16 +124,8 @@ def _class_folder(image_id: str) -> str | None:
     return below[0] if below else None
 
 
-def _read_label_file(path: Path, ids: Sequence[str]) -> dict[str, str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"data.label_file must be a CSV file, there is none at {path}")
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
-        reader = csv.DictReader(file)
-        if not {"path", "label"} <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path} must have the columns path and label, got {reader.fieldnames}"
-            )
-        rows = [(row["path"], row["label"]) for row in reader]
+def _read_label_file(path: Path, ids: Sequence[str], skipped: Sequence[str]) -> dict[str, str]:
+    rows = _read_label_rows(path)
     labels = dict(rows)
     twice = sorted(i for i, count in Counter(i for i, _ in rows).items() if count > 1)
     if twice:
@@ -124,7 +133,7 @@ def _read_label_file(path: Path, ids: Sequence[str]) -> dict[str, str]:
             f"{path} must label an image once, {len(twice)} are twice{first_of(twice)}"
         )
     unlabeled = [image_id for image_id in ids if not labels.get(image_id)]
-    unmatched = sorted(set(labels) - set(ids))
+    unmatched = sorted(set(labels) - set(ids) - set(skipped))
     if unlabeled or unmatched:
         raise ValueError(
             f"{path} must label every image and nothing else: {len(unlabeled)} images have no "
@@ -132,3 +141,9 @@ def _read_label_file(path: Path, ids: Sequence[str]) -> dict[str, str]:
             f"{first_of(unmatched)}"
         )
     return labels
+
+
+def _read_label_rows(path: Path) -> list[tuple[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"data.label_file must be a CSV file, there is none at {path}")
+    return [(row["path"], row["label"]) for row in read_csv(path, columns=("path", "label"))]

@@ -10,6 +10,8 @@ from unic.data.annotations import Annotations
 from unic.data.classes import read_wnids
 from unic.data.folders import list_files
 from unic.data.layouts import layout_of
+from unic.data.matlab import read_mat
+from unic.files import first_line
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 GROUND_TRUTH = f"{DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
@@ -103,8 +105,12 @@ def _read_truth_lines(name: str, root: Path) -> list[str]:
             f"{root / GROUND_TRUTH} and meta.mat beside it, or {root / SYNSET_LABELS}. "
             f"{layout_of(name, root)}"
         )
-    from scipy.io import loadmat  # no other data set of files needs scipy
-
-    synsets = loadmat(meta, simplify_cells=True)["synsets"]
-    wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
-    return [wnids[int(line)] for line in (root / GROUND_TRUTH).read_text().split()]
+    synsets = read_mat(meta, "synsets")
+    try:
+        wnids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+        return [wnids[int(line)] for line in (root / GROUND_TRUTH).read_text().split()]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{meta} must hold the classes that {root / GROUND_TRUTH} counts, cannot read them: "
+            f"{first_line(error)}"
+        ) from None

@@ -66,3 +66,11 @@ class FileImages:
             raise
         except Exception as error:  # Pillow raises all sorts on broken files
             raise ValueError(f"images must be readable, cannot decode {path}: {error}") from None
+
+    def find_fault(self, row: int) -> str | None:
+        """Why an image cannot be read, None where it can."""
+        try:
+            decode_image(Path(self.root, self.ids[row]))
+        except Exception as error:  # Pillow raises all sorts on broken files
+            return " ".join(f"{type(error).__name__}: {error}".split())
+        return None

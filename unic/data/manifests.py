@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unic.data.annotations import Catalog, check_ids, first_of, number_classes
+from unic.files import read_csv, read_parquet
 
 if TYPE_CHECKING:  # takes a second to import, and most data sets need none
     import pandas as pd
@@ -48,9 +49,10 @@ def read_manifest(path: Path, root: Path) -> Catalog:
             f"{path} must label all images or none, {len(unlabeled)} of {len(table)} have no label"
             f"{first_of(unlabeled)}"
         )
+    labels = {name: part["label"].tolist() for name, part in splits.items()}
     return Catalog(
         {name: part["path"].tolist() for name, part in splits.items()},
-        None if unlabeled else number_classes({n: p["label"].tolist() for n, p in splits.items()}),
+        None if unlabeled else number_classes(labels, str(path)),
     )
 
 
@@ -61,9 +63,10 @@ def _read_table(path: Path) -> "pd.DataFrame":
     if not path.is_file():
         raise FileNotFoundError(f"data.manifest must be a CSV or Parquet file, none is at {path}")
     if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-    elif path.suffix == ".csv":  # spreadsheets write a mark; NA may be the name of a class
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = read_parquet(path)
+    elif path.suffix == ".csv":
+        rows = read_csv(path, columns=("path",))
+        table = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["path"])
     else:
         raise ValueError(f"data.manifest must end in .csv or .parquet, got {path}")
     if "path" not in table:

@@ -1,9 +1,11 @@
 """Finished rows of a pass on disk, so that a killed one goes on where it was."""
 
 import hashlib
+import io
 import json
 import logging
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unic.files import check_room, whole_file
+from unic.files import check_room, read_json, whole_file
 from unic.mining.tiles import Ranked
 from unic.provenance import code_digest
 
@@ -25,7 +27,7 @@ _LONG = {"cpu": 3e12, "cuda": 1e15}
 
 
 class Checkpoint:
-    """A folder of finished rows, one whole ``.npy`` file for each block of them."""
+    """A folder of finished rows, a whole ``.npy`` file named with its checksum for each block."""
 
     def __init__(
         self,
@@ -82,16 +84,19 @@ class Checkpoint:
         part["rows"], part["indices"], part["distances"] = ranked[:3]
         part["far_radius"] = ranked.far_radius if len(ranked.far_radius) else np.nan
         part["attempt"] = attempt
-        path = self._path / f"rows-{len(self._parts):06d}.npy"
-        with whole_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, part)
+        content = io.BytesIO()
+        np.save(content, part)
+        checksum = zlib.crc32(content.getbuffer())
+        path = self._path / f"rows-{len(self._parts):06d}-{checksum:08x}.npy"
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
         self._parts.append(path)
 
     def _read_part(self, path: Path) -> NDArray[np.void]:
-        try:
-            part = np.load(path)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is damaged: {error}; delete {self._path}") from error
+        content = path.read_bytes()
+        if f"{zlib.crc32(content):08x}" != path.stem.rpartition("-")[2]:
+            raise ValueError(f"{path} is damaged: its checksum differs; delete {self._path}")
+        part = np.load(io.BytesIO(content))
         if part.dtype != self._row:
             raise ValueError(f"{path} must hold rows of {self._row}, got {part.dtype}")
         return part
@@ -103,7 +108,7 @@ class Checkpoint:
             return
         if not manifest.exists():
             raise ValueError(f"{self._path} must hold {manifest.name} beside its rows")
-        found = json.loads(manifest.read_text())
+        found = read_json(manifest)
         others = [name for name, value in meaning.items() if found.get(name) != value]
         if others:
             logger.warning(

@@ -59,6 +59,13 @@ def view(wildcards):
     return {key: data[key] for key in ("image_size", "crop_pct", "mean", "std")}
 
 
+def index_threads(wildcards):
+    """Threads that list the images: one, but where each of them is decoded."""
+    settings = settings_of(wildcards)
+    is_decoding = settings["data"]["bad_images"] == "skip"
+    return settings["machine"]["threads"] if is_decoding else 1
+
+
 def manifest_file(wildcards):
     """The list of the images, where the data set is one."""
     manifest = settings_of(wildcards)["data"]["manifest"]

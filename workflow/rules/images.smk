@@ -10,9 +10,11 @@ rule index_images:
     priority: 100
     conda:
         "../../environment.yml"
+    threads: index_threads
     params:
         name=value("data.name"),
         root=value("data.root"),
+        bad_images=value("data.bad_images"),
         n_clusters=value("n_clusters"),
         far_rank=value("neighbors.far_rank"),
         code=script_digest("index_images.py"),

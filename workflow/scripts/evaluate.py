@@ -4,7 +4,7 @@ import pandas as pd
 
 from unic.data.index import read_index
 from unic.evaluation import evaluate, make_truth
-from unic.files import write_json
+from unic.files import read_parquet, write_json
 from unic.jobs import job
 from unic.store import open_store
 
@@ -14,5 +14,5 @@ with job(snakemake.log[0]):
         open_store(snakemake.input.labels, kind="labels"),
         open_store(snakemake.input.known_labels, kind="known_labels"),
     )
-    predictions = pd.concat(map(pd.read_parquet, snakemake.input.predictions))
+    predictions = pd.concat(map(read_parquet, snakemake.input.predictions))
     write_json(snakemake.output.scores, evaluate(predictions, truth))

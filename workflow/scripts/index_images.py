@@ -5,11 +5,13 @@ from unic.jobs import job
 
 with job(snakemake.log[0]):
     name, root = snakemake.params.name, snakemake.params.root
-    ids = index_images(
+    listing = index_images(
         name,
         root=root,
         n_clusters=snakemake.params.n_clusters,
         far_rank=snakemake.params.far_rank,
         manifest=snakemake.input.get("manifest"),
+        bad_images=snakemake.params.bad_images,
+        n_workers=snakemake.threads,
     )
-    write_index(snakemake.output.images, ids, name=name, root=root)
+    write_index(snakemake.output.images, listing.ids, name=name, root=root, skipped=listing.skipped)

@@ -1,7 +1,7 @@
 """Read true labels for evaluation, and keep apart those that training may know."""
 
 from unic.data.datasets import read_labels
-from unic.data.index import read_index
+from unic.data.index import read_index, read_skipped
 from unic.data.splits import split_labels
 from unic.jobs import job
 from unic.store import write_known_labels, write_labels
@@ -14,6 +14,7 @@ with job(snakemake.log[0]):
         root=snakemake.params.root,
         label_file=snakemake.input.get("label_file"),
         manifest=snakemake.input.get("manifest"),
+        skipped=[image.image_id for image in read_skipped(snakemake.input.images)],
     )
     split = split_labels(annotations, ids, gcd=snakemake.params.gcd)
     write_labels(

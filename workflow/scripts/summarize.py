@@ -1,13 +1,11 @@
 """Gather the scores of an experiment and draw its report."""
 
-import pandas as pd
-
 from unic.analysis.report import build_report, write_report
 from unic.analysis.summary import choose_shown, summarize
 from unic.data.datasets import open_images
-from unic.data.index import read_index
+from unic.data.index import read_index, read_skipped
 from unic.evaluation import make_truth
-from unic.files import read_json, write_json
+from unic.files import read_json, read_parquet, write_json
 from unic.finetuning import read_histories
 from unic.jobs import job
 from unic.store import open_store
@@ -27,8 +25,9 @@ with job(snakemake.log[0]):
         n_clusters=snakemake.params.n_clusters,
         seeds=snakemake.params.seeds,
         stage_owners=snakemake.params.stage_owners,
+        skipped=read_skipped(snakemake.input.images),
     )
-    shown = choose_shown(pd.read_parquet(snakemake.input.predictions[0]), truth)
+    shown = choose_shown(read_parquet(snakemake.input.predictions[0]), truth)
     images = open_images(
         snakemake.params.data,
         shown.predictions["image_id"].tolist(),
