@@ -4,14 +4,17 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 COMPILED := .venv/compiled
+SLURM := .venv/slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format pin clean
+.PHONY: help demo test test-slow test-data test-slurm lint format pin clean
 
 help:
 	@echo "make demo       set everything up and cluster the handwritten digits (results/digits)"
 	@echo "make test       set everything up and run the tests"
 	@echo "make test-slow  run the tests that take minutes"
+	@echo "make test-data  take a small copy of every data set to its scores (a quarter of an hour)"
+	@echo "make test-slurm run the demo by a SLURM that is started on this machine (root, Debian or Ubuntu)"
 	@echo "make lint       check style, types and the workflow"
 	@echo "make format     format the code"
 	@echo "make pin        refresh requirements.txt from pyproject.toml"
@@ -30,15 +33,27 @@ $(COMPILED): $(INSTALLED) $(wildcard unic/mining/*.py) unic/cleaning.py unic/far
 	$(BIN)/python -m unic.cli compile
 	@touch $@
 
+# Apart from the rest: with the plugin at hand every start of Snakemake looks for a cluster.
+$(SLURM): $(INSTALLED)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $@ \
+		snakemake-executor-plugin-slurm==2.8.0 snakemake-executor-plugin-slurm-jobstep==0.6.1
+	@touch $@
+
 demo: $(COMPILED)
 	$(BIN)/python -m snakemake --cores $(CORES) --quiet rules -- demo
 	@$(BIN)/python -m unic.cli show results/digits
 
 test: $(COMPILED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow and not datasets and not slurm"
 
 test-slow: $(COMPILED)
 	$(BIN)/python -m pytest -m slow
+
+test-data: $(COMPILED)
+	$(BIN)/python -m pytest -m datasets
+
+test-slurm: demo $(SLURM)
+	PYTHONPATH=$(abspath $(SLURM)) $(BIN)/python -m pytest -m slurm
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

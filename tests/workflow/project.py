@@ -38,7 +38,9 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"PYTHONPATH": str(self.folder), "TQDM_DISABLE": "1"}
+        folders = [str(self.folder), os.environ.get("PYTHONPATH")]
+        path = os.pathsep.join(folder for folder in folders if folder)
+        return os.environ | {"PYTHONPATH": path, "TQDM_DISABLE": "1"}
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

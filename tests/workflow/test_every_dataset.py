@@ -9,7 +9,7 @@ import yaml
 from tests.data.tiny import WRITERS, Tiny
 from tests.workflow.project import Project, copy_project
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.datasets]
 SMALL: dict[str, Any] = {
     "n_clusters": 5,
     "seeds": [0],
