@@ -6,8 +6,9 @@ import logging
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from unic.files import first_line, whole_file
@@ -60,6 +61,36 @@ def _check_archive(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"the checksum of {damaged} differs")
+
+
+class Resumable(Protocol):
+    """What trains, and can take up the state of another training."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+
+
+def resume(
+    checkpoint: Checkpoint | None, trainer: Resumable, generator: np.random.Generator
+) -> list[dict[str, float]]:
+    """Take up the state of a stopped training, where there is one.
+
+    Args:
+        checkpoint: Where it may be kept.
+        trainer: Given the state.
+        generator: Of the draws, set to where it was.
+
+    Returns:
+        The rows of the history so far.
+    """
+    state = None if checkpoint is None else checkpoint.load()
+    if state is None:
+        return []
+    trainer.load(state)
+    generator.bit_generator.state = state["generator"]
+    history: list[dict[str, float]] = state["history"]
+    log.info("the training goes on after epoch %d", len(history))
+    return history
 
 
 def training_key(settings: Mapping[str, Any], inputs: Iterable[str | Path]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unic.backbones import Backbone
-from unic.checkpoints import Checkpoint
+from unic.checkpoints import Checkpoint, resume
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
 from unic.far_pairs import FarPairs
@@ -135,7 +135,7 @@ def finetune(
         device=device,
         processes=processes,
     )
-    history = _resume(checkpoint, trainer, generator)
+    history = resume(checkpoint, trainer, generator)
     epochs = range(len(history), settings.epochs)
     is_shown = None if processes.rank == 0 else True
     for epoch in tqdm(
@@ -175,20 +175,6 @@ def read_histories(paths: Sequence[str | Path], *, seeds: Sequence[int]) -> pd.D
     """Read the histories of several seeds into one table with a column ``seed``."""
     tables = [pd.read_csv(path).assign(seed=seed) for path, seed in zip(paths, seeds, strict=True)]
     return pd.concat(tables, ignore_index=True)
-
-
-def _resume(
-    checkpoint: Checkpoint | None, trainer: Trainer, generator: np.random.Generator
-) -> list[dict[str, float]]:
-    """Take up the state of a stopped training; the rows of its history."""
-    state = None if checkpoint is None else checkpoint.load()
-    if state is None:
-        return []
-    trainer.load(state)
-    generator.bit_generator.state = state["generator"]
-    history: list[dict[str, float]] = state["history"]
-    log.info("the training goes on after epoch %d", len(history))
-    return history
 
 
 def _check_settings(

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from unic.backbones import Backbone
-from unic.checkpoints import Checkpoint
+from unic.checkpoints import Checkpoint, resume
 from unic.class_token import TrunkOutput
 from unic.classifiers import CosineClassifier
 from unic.data.loaders import ViewLoader
@@ -99,7 +99,7 @@ def train_simgcd(
         backbone, views, precision=settings.precision, has_gradient=False, device=device
     )
     generator = np.random.default_rng(settings.seed)
-    history = _resume(checkpoint, trainer, generator)
+    history = resume(checkpoint, trainer, generator)
     epochs = range(len(history), settings.epochs)
     for epoch in tqdm(epochs, "SimGCD", settings.epochs, initial=len(history), disable=None):
         trainer.start_epoch(epoch)
@@ -257,20 +257,6 @@ class SimGCDTrainer:
         for parameter, kept in zip(self.parameters, state["parameters"], strict=True):
             parameter.copy_(kept)
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _resume(
-    checkpoint: Checkpoint | None, trainer: SimGCDTrainer, generator: np.random.Generator
-) -> list[dict[str, float]]:
-    """Take up the state of a stopped training; the rows of its history."""
-    state = None if checkpoint is None else checkpoint.load()
-    if state is None:
-        return []
-    trainer.load(state)
-    generator.bit_generator.state = state["generator"]
-    history: list[dict[str, float]] = state["history"]
-    log.info("the training goes on after epoch %d", len(history))
-    return history
 
 
 def _check_labels(known_labels: NDArray[np.int64], n_clusters: int) -> None:
