@@ -60,7 +60,7 @@ class Setup(NamedTuple):
 
     def trainer(self) -> Trainer:
         """Our step."""
-        return Trainer(self.backbone, self.head, SETTINGS, 1000)
+        return Trainer(self.backbone, [self.head], SETTINGS, 1000)
 
 
 def make_setup(name: str, n_images: int, n_clusters: int = 50) -> Setup:
@@ -112,7 +112,7 @@ def gradient_errors(setup: Setup, cached: CachedViews, images: Tensor) -> dict[s
     """Relative error of the gradient of block and head against the plain step."""
     n_anchors = len(images) // 3
     is_far = ~torch.eye(n_anchors, dtype=torch.bool)
-    trainer = Holding(setup.backbone, setup.head, SETTINGS, 1000)
+    trainer = Holding(setup.backbone, [setup.head], SETTINGS, 1000)
     rows = np.arange(len(images)).reshape(3, -1)
 
     def fresh(precision: torch.dtype, n_rows: int, far: Tensor | None = None) -> Step:

@@ -371,6 +371,7 @@ DESCRIPTION = {
     "image_size": 32,
     "n_clusters": 3,
     "head": "linear",
+    "head_norm": "none",
     "head_width": 8,
 }
 

@@ -50,6 +50,7 @@ COLUMNS = [
     "used_clusters",
     "learning_rate",
     "images_per_second",
+    "head",
 ]
 
 
@@ -108,7 +109,7 @@ def train(
     backbone, head = model or make_model()
     history = finetune(
         backbone,
-        head,
+        [head],
         loader or make_loader(),
         pairs or make_pairs(),
         settings,
@@ -207,6 +208,46 @@ def test_the_learning_rate_falls_along_a_cosine_over_all_steps() -> None:
     _, _, history = train(settings=replace(SETTINGS, epochs=4))
     expected = [1e-3 * 0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
+
+
+# Several heads
+
+
+def train_heads(
+    seeds: list[int], settings: FinetuningSettings, backbone: Backbone | None = None
+) -> tuple[list[Head], pd.DataFrame]:
+    backbone = backbone or make_model()[0]
+    heads: list[Head] = [make_model(seed=seed)[1] for seed in seeds]
+    device = torch.device("cpu")
+    history = finetune(
+        backbone, heads, make_loader(), make_pairs(), settings, seed=0, device=device
+    )
+    return heads, history
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_heads_on_a_frozen_backbone_learn_as_if_alone(momentum: float) -> None:
+    settings = replace(SETTINGS, trainable="none", epochs=3, entropy_momentum=momentum)
+    together, history = train_heads([0, 1, 2], settings)
+    alone = [train_heads([seed], settings) for seed in (0, 1, 2)]
+    for ours, (theirs, _) in zip(together, alone, strict=True):
+        for key, tensor in theirs[0].state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[key], tensor, rtol=1e-4, atol=1e-6)
+    # The head of an epoch is that of the lowest loss, and the row is its own.
+    losses = np.array([h["loss"] for _, h in alone])  # (h, epochs)
+    assert history["head"].tolist() == losses.argmin(0).tolist()
+    np.testing.assert_allclose(history["loss"], losses.min(0), rtol=1e-5)
+    used = np.array([h["used_clusters"] for _, h in alone])
+    assert history["used_clusters"].tolist() == used[losses.argmin(0), range(3)].tolist()
+
+
+def test_heads_share_the_last_block() -> None:
+    backbone = make_model()[0]
+    before = {k: v.clone() for k, v in backbone.block.state_dict().items()}
+    heads, history = train_heads([0, 1], replace(SETTINGS, epochs=12, lambda_ent=10.0), backbone)
+    assert any(not torch.equal(v, before[k]) for k, v in backbone.block.state_dict().items())
+    assert history["loss"].iloc[-1] < 0.8 * history["loss"].iloc[0]
+    assert not torch.equal(heads[0][2].weight, heads[1][2].weight)
 
 
 # Laws

@@ -62,6 +62,16 @@ def test_self_attention_is_an_encoder_layer_and_a_linear_one(n_dims: int, n_head
     torch.testing.assert_close(head.double()(tokens.double()), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_a_norm_scales_features_to_one_length_first(kind: str) -> None:
+    scaled = make_head(kind, 64, 10, width=32, generator=seeded(), norm="rms")
+    plain = make_head(kind, 64, 10, width=32, generator=seeded())
+    features = torch.randn(5, 64, generator=seeded(2)) * torch.tensor([[1e-2], [1], [3], [50], [9]])
+    lengths = features.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(scaled(features), plain(8 * features / lengths))
+    torch.testing.assert_close(scaled(7 * features), scaled(features), rtol=1e-4, atol=1e-5)
+
+
 # Laws
 
 
@@ -112,3 +122,10 @@ def test_a_head_says_what_it_reads(kind: str) -> None:
 def test_refuses_an_unknown_kind() -> None:
     with pytest.raises(ValueError, match="head must be mlp, linear or self_attention, got cnn"):
         make_head("cnn", 64, 9, width=32, generator=seeded())
+
+
+def test_refuses_a_norm_that_it_does_not_have() -> None:
+    with pytest.raises(ValueError, match="head_norm must be none or rms, got layer"):
+        make_head("mlp", 64, 9, width=32, generator=seeded(), norm="layer")
+    with pytest.raises(ValueError, match="head_norm must be none with a self_attention head"):
+        make_head("self_attention", 64, 9, width=32, generator=seeded(), norm="rms")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unic.models import Model, load_model, make_model, save_model
+from unic.models import Model, load_model, make_backbone, make_heads, make_model, save_model
 
 DESCRIPTIONS: list[dict[str, Any]] = [
     {
@@ -15,6 +15,7 @@ DESCRIPTIONS: list[dict[str, Any]] = [
         "image_size": 32,
         "n_clusters": 7,
         "head": "mlp",
+        "head_norm": "none",
         "head_width": 16,
     },
     {
@@ -23,11 +24,14 @@ DESCRIPTIONS: list[dict[str, Any]] = [
         "image_size": 32,
         "n_clusters": 3,
         "head": "mlp",
+        "head_norm": "none",
         "head_width": 8,
     },
 ]
 HEADS = [
     DESCRIPTIONS[0] | {"head": "linear"},
+    DESCRIPTIONS[0] | {"head_norm": "rms"},
+    DESCRIPTIONS[1] | {"head": "linear", "head_norm": "rms"},
     DESCRIPTIONS[0] | {"head": "self_attention"},
     DESCRIPTIONS[1] | {"head": "self_attention"},
     DESCRIPTIONS[1] | {"head": "self_attention", "name": "mobilenetv3_small_050"},
@@ -133,3 +137,13 @@ def test_refuses_weights_that_do_not_fit_the_description(saved: Path) -> None:
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors"):
         load_model(tmp_path / "absent.safetensors")
+
+
+def test_the_first_head_is_the_same_for_any_number_of_heads() -> None:
+    description = DESCRIPTIONS[1]
+    backbone = make_backbone(description, weights="random")
+    one, three = (make_heads(description, backbone, seed=5, n_heads=n) for n in (1, 3))
+    assert (len(one), len(three)) == (1, 3)
+    first, again, second = (head.state_dict()["0.weight"] for head in (*one, *three[:2]))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)

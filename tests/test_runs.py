@@ -40,6 +40,7 @@ MODEL = {
     "image_size": 32,
     "n_clusters": N_CLASSES,
     "head": "mlp",
+    "head_norm": "none",
     "head_width": 64,
 }
 VIEW = {"image_size": 32, "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -115,6 +116,7 @@ def make_run(
     *names: str,
     augmentation: str = "scan",
     snapshot_every: int = 0,
+    n_heads: int = 1,
     **settings: Any,
 ) -> FinetuningRun:
     names = ("images", "positives", "known_labels", *(names or ("negatives",)))
@@ -138,6 +140,7 @@ def make_run(
             "weights": "random",
             "network": "auto",
             "model": MODEL,
+            "n_heads": n_heads,
             "snapshot_every": snapshot_every,
             "finetuning": FINETUNING | settings,
         },
@@ -177,6 +180,19 @@ def test_a_run_leaves_a_model_and_a_history_and_learns(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history", "model"]
 
 
+def test_the_head_of_the_lowest_loss_is_kept(files: Path, tmp_path: Path) -> None:
+    several = make_run(files, tmp_path / "several", n_heads=4, trainable="none", epochs=8)
+    train(several, ALONE)
+    state, history = results(several)
+    one = make_run(files, tmp_path / "one", trainable="none", epochs=8)
+    train(one, ALONE)
+    first, _ = results(one)
+    kept = history["head"].iloc[-1]
+    same = torch.allclose(state["head.0.weight"], first["head.0.weight"], rtol=1e-4, atol=1e-6)
+    assert same == (kept == 0)
+    assert history["loss"].iloc[-1] <= results(one)[1]["loss"].iloc[-1] + 1e-5
+
+
 def test_sources_give_runs_of_their_own(files: Path, tmp_path: Path) -> None:
     losses = set()
     for name, names in SOURCES.items():
@@ -198,6 +214,7 @@ def test_two_processes_train_as_one_does(files: Path, tmp_path: Path) -> None:
     """Over 20 steps the losses are those of one process, for every kind of views and negatives."""
     steps = {"batch_size": N_IMAGES, "epochs": 20}  # an epoch is a step
     others = {"entropy_momentum": 0.5, "accumulation": 3, "clip_norm": 1.0, "lambda_con": 2.0}
+    others["n_heads"] = 2
     kinds: dict[str, dict[str, Any]] = {
         "fresh": steps,
         "warp": steps | {"augmentation": "warp"},
@@ -274,9 +291,10 @@ def test_a_killed_run_ends_in_the_result_of_an_undisturbed_one(
     signals: list[signal.Signals], files: Path, tmp_path: Path
 ) -> None:
     epochs = 4 * len(signals) + 4
-    undisturbed = make_run(files, tmp_path / "undisturbed", epochs=epochs)
+    settings: dict[str, Any] = {"epochs": epochs, "n_heads": 2, "entropy_momentum": 0.5}
+    undisturbed = make_run(files, tmp_path / "undisturbed", **settings)
     train(undisturbed, ALONE)
-    run = make_run(files, tmp_path / "killed", epochs=epochs)
+    run = make_run(files, tmp_path / "killed", **settings)
     checkpoint, generator = Path(run.checkpoint), np.random.default_rng(0)
     for sent in signals:
         saved = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0

@@ -48,10 +48,17 @@ def make_loader(augmentation: str = "warp", kind: type[ViewLoader] = ViewLoader)
     return kind(ArrayImages(IDS, pixels), view, augmentation=augmentation)
 
 
-def make_backbone(name: str = "test_vit", *, all_tokens: bool = False) -> Backbone:
+def make_backbone(
+    name: str = "test_vit", *, all_tokens: bool = False, is_frozen: bool = False
+) -> Backbone:
     options = {"img_size": 32} if name == "test_vit" else {}
     return load_backbone(
-        name, weights="random", options=options, image_size=32, all_tokens=all_tokens
+        name,
+        weights="random",
+        options=options,
+        image_size=32,
+        all_tokens=all_tokens,
+        is_frozen=is_frozen,
     )
 
 
@@ -113,6 +120,41 @@ def exact_tokens(output: TrunkOutput) -> Tensor:
 
 
 # Files, against the trunk itself
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-3), ("int8", 5e-3)])
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_of_a_frozen_backbone_features_are_cached(
+    name: str, dtype: str, tolerance: float, tmp_path: Path
+) -> None:
+    whole, frozen = make_backbone(name), make_backbone(name, is_frozen=True)
+    header = tmp_path / "tokens.json"
+    layout = extract(header, frozen, dtype=dtype)
+    assert (layout.shape, layout.class_token) == ((1, whole.n_dims), 0)
+    outputs = [whole.features_of(_batched(o)) for o in reference(whole)]
+    expected = torch.cat(outputs).detach()  # (n V, d)
+    rows = np.arange(N_IMAGES).reshape(1, -1).repeat(2, 0)
+    cached = CachedViews(header, device=CPU)
+    features = frozen.features_of(read_all(cached))
+    limit = tolerance * expected.abs().amax(1, keepdim=True) + 1e-6
+    assert ((features - expected).abs() <= limit).all()
+    given = frozen.features_of(next(cached.batches([rows], np.random.default_rng(0))))
+    assert given.shape == (2 * N_IMAGES, whole.n_dims)
+    pixels = next(make_loader().batches([np.arange(4)], np.random.default_rng(0)))
+    with torch.no_grad():
+        torch.testing.assert_close(frozen.features_of(frozen.prepare(pixels)), whole(pixels))
+
+
+def _batched(output: TrunkOutput) -> TrunkOutput:
+    token = output.class_token
+    return TrunkOutput(output.tokens[None], None if token is None else token[None])
+
+
+def test_a_frozen_backbone_trains_nothing() -> None:
+    backbone = make_backbone(is_frozen=True)
+    backbone.set_trainable("none")
+    with pytest.raises(ValueError, match="trainable must be none for a frozen backbone"):
+        backbone.set_trainable("last_block")
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-3), ("int8", 0.5 / 127 * 1.001)])

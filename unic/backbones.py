@@ -39,17 +39,27 @@ class Backbone(nn.Module):
         image_size: Side of the images, pixels.
         all_tokens: Whether :meth:`features_and_tokens` is wanted, so that the last block is never
             computed for the class token alone.
+        is_frozen: Whether nothing of the model is going to be trained, so that :meth:`prepare` may
+            give the features themselves.
 
     Raises:
         ValueError: If no cut is found that computes the same features.
     """
 
-    def __init__(self, model: nn.Module, *, image_size: int, all_tokens: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        image_size: int,
+        all_tokens: bool = False,
+        is_frozen: bool = False,
+    ):
         super().__init__()
         self.model = model.eval().to(memory_format=torch.channels_last)
         self.n_token_dims = int(model.num_features)  # type: ignore[arg-type]
         self.n_dims = int(getattr(model, "head_hidden_size", self.n_token_dims))
         self.has_all_tokens = all_tokens
+        self.gives_features = is_frozen and not all_tokens
         probe = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
         owner, key = _find_last_block(model)
         self.block: nn.Module = owner._modules[key]  # type: ignore[assignment]
@@ -94,7 +104,8 @@ class Backbone(nn.Module):
             precision: What the products of the trunk are computed in, float32 or bfloat16.
 
         Returns:
-            Of float32 in either case; plain where a gradient is to go through it.
+            Of float32 in either case; plain where a gradient is to go through it. Of a frozen
+            backbone, its features ``(b, 1, d)`` in place of tokens.
         """
         is_half = precision == torch.bfloat16
         with torch.autocast(images.device.type, torch.bfloat16, enabled=is_half):
@@ -102,16 +113,25 @@ class Backbone(nn.Module):
         tokens = tokens.float()
         block = self._class_token_block
         if block is None or tokens.requires_grad:
-            return TrunkOutput(tokens)
-        return block.split(tokens)
+            output = TrunkOutput(tokens)
+        else:
+            output = block.split(tokens)
+        if self.gives_features:
+            return TrunkOutput(self._run_last(output)[:, None])
+        return output
 
     def features_of(self, output: TrunkOutput) -> Tensor:
         """Features ``(b, d)`` of the views that gave this output.
 
         Where the features are the class token of a plain vision transformer, the last block
         computes it alone (see :class:`unic.class_token.ClassTokenBlock`); otherwise this is
-        :meth:`last_block`.
+        :meth:`last_block`. Those of a frozen backbone are the output itself.
         """
+        if self.gives_features:
+            return output.tokens[:, 0]
+        return self._run_last(output)
+
+    def _run_last(self, output: TrunkOutput) -> Tensor:
         if output.class_token is None or self._class_token_block is None:
             return self.last_block(output.tokens)
         return self._finish(self._class_token_block(output)[:, None])
@@ -149,6 +169,8 @@ class Backbone(nn.Module):
         Raises:
             ValueError: If there is no such normalization, or nothing that it is trained with.
         """
+        if self.gives_features and part != "none":
+            raise ValueError(f"trainable must be none for a frozen backbone, got {part}")
         self.model.requires_grad_(part == "all")
         if part == "last_block":
             self.block.requires_grad_(True)
@@ -237,6 +259,7 @@ def load_backbone(
     network: str = "auto",
     seed: int = 0,
     all_tokens: bool = False,
+    is_frozen: bool = False,
 ) -> Backbone:
     """Make a backbone by its timm name and fill in its weights.
 
@@ -249,6 +272,7 @@ def load_backbone(
         network: Key of the network in a checkpoint of several.
         seed: Of the random weights, where they are kept.
         all_tokens: See :class:`Backbone`.
+        is_frozen: See :class:`Backbone`.
 
     Raises:
         FileNotFoundError: If there is no file of weights, or the hub cannot be reached.
@@ -262,7 +286,7 @@ def load_backbone(
         load_pretrained(model, read_weights(weights, network=network), source=weights)
     parameters = sum(p.numel() for p in model.parameters())
     log.info("backbone %s, weights %s, %.2f M parameters", name, weights, parameters / 1e6)
-    return Backbone(model, image_size=image_size, all_tokens=all_tokens)
+    return Backbone(model, image_size=image_size, all_tokens=all_tokens, is_frozen=is_frozen)
 
 
 def save_backbone(path: str | Path, backbone: Backbone) -> None:

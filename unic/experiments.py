@@ -51,6 +51,7 @@ STAGES = {
         ),
         ("decode_images", "pretrain"),  # not SimGCD, which leaves the trunk as it is
     ),
+    "extract_views": Stage(("finetuning.augmentation", *TRUNK_VIEWS), ("extract_features",)),
     "finetune": Stage(
         ("finetuning", "n_clusters"), ("clean_neighbors", "index_negatives", "split_labels")
     ),

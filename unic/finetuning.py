@@ -73,7 +73,7 @@ class Pairs:
 
 def finetune(
     backbone: Backbone,
-    head: Head,
+    heads: Sequence[Head],
     views: ViewLoader | CachedViews,
     pairs: Pairs,
     settings: FinetuningSettings,
@@ -84,7 +84,7 @@ def finetune(
     snapshots: Snapshots | None = None,
     processes: Processes = ALONE,
 ) -> pd.DataFrame:
-    """Train backbone and head in place by Eq. 9.
+    """Train backbone and heads in place by Eq. 9.
 
     ``lambda_pos L_pos + lambda_neg L_neg + lambda_ent L_ent`` is minimized by Adam, the learning
     rate falling to 0 along a cosine over all steps. No label is read but those that GCD gives,
@@ -93,9 +93,13 @@ def finetune(
     ablation's contrastive loss (A.9) is added: SupCon of anchors and their positives on a
     projection that is trained along and thrown away.
 
+    Several heads learn side by side from the same batches, and the sum of their losses is
+    minimized. The objective has many minima; the head whose loss is lowest in the last epoch is
+    the one to keep, for which no label is needed.
+
     Args:
         backbone: Cut backbone; ``settings.trainable`` says what of it is trained.
-        head: From features or tokens to logits.
+        heads: From features or tokens to logits, all of one kind.
         views: Views of the training images, or what the trunk gave for some of each.
         pairs: Draws positives and negatives.
         settings: See :class:`unic.trainer.FinetuningSettings`.
@@ -108,7 +112,8 @@ def finetune(
 
     Returns:
         A row per epoch: ``epoch, step, loss, loss_pos, loss_neg, loss_ent, loss_con, entropy,
-        used_clusters, learning_rate, images_per_second``. Losses are means over the epoch, all
+        used_clusters, learning_rate, images_per_second, head``. ``head`` is that of the lowest
+        loss, and losses, entropy and clusters are its. Losses are means over the epoch, all
         of them at least 0. ``used_clusters`` counts the clusters that are the first choice of an
         anchor, ``step`` those of the optimizer.
 
@@ -117,16 +122,17 @@ def finetune(
         ValueError: If a setting is out of its range, or all of the backbone is to be trained on
             cached outputs of its trunk.
     """
-    _check_settings(settings, views, reads_tokens=head.reads_tokens)
+    _check_settings(settings, views, reads_tokens=heads[0].reads_tokens)
     generator = np.random.default_rng(seed)
     backbone.to(device).set_trainable(settings.trainable, final_norm=settings.train_final_norm)
-    head.to(device)
+    for head in heads:
+        head.to(device)
     n_batches = pairs.count_batches(settings.batch_size)
     projector = None
     if settings.lambda_con:
         weights = torch.Generator().manual_seed(seed)
         projector = Projector(backbone.n_dims, generator=weights).to(device)
-    trainer = Trainer(backbone, head, settings, n_batches, processes, projector)
+    trainer = Trainer(backbone, heads, settings, n_batches, processes, projector)
     source = TrunkSource(
         backbone,
         views,
@@ -143,28 +149,31 @@ def finetune(
     ):
         started, rate = time.perf_counter(), trainer.rate
         batches = pairs.draw_epoch(settings.batch_size, generator)
-        used = torch.zeros(head.n_clusters, dtype=torch.bool, device=device)
+        used = torch.zeros(len(heads), heads[0].n_clusters, dtype=torch.bool, device=device)
         terms = []
         for rows, output in zip(batches, source.outputs(batches, generator), strict=True):
             predictions, losses = trainer.train(output, len(rows), pairs.find_far(rows[0]))
-            used[predictions] = True
+            used.scatter_(1, predictions, True)
             terms.append(losses)
         trainer.step()
-        means = torch.stack(terms).mean(0).tolist()
+        means = torch.stack(terms).mean(0)  # (h, 5)
+        best = int(means[:, 0].argmin())
+        losses_of_best, used_by_best = means[best].tolist(), used[best]
         history.append(
             {
                 "epoch": epoch + 1,
                 "step": trainer.n_steps,
-                **dict(zip(TERMS, means, strict=True)),
-                "entropy": math.log(len(used)) - means[3],
-                "used_clusters": int(used.sum()),
+                **dict(zip(TERMS, losses_of_best, strict=True)),
+                "entropy": math.log(len(used_by_best)) - losses_of_best[3],
+                "used_clusters": int(used_by_best.sum()),
                 "learning_rate": rate,
                 "images_per_second": sum(r.size for r in batches) / (time.perf_counter() - started),
+                "head": best,
             }
         )
-        _check_epoch(history[-1], len(used))
+        _check_epoch(history[-1], len(used_by_best))
         if snapshots is not None and processes.rank == 0:
-            snapshots.save(Model(backbone, head), epoch + 1)
+            snapshots.save(Model(backbone, heads[best]), epoch + 1)
         if checkpoint is not None and processes.rank == 0:
             generators = generator.bit_generator.state
             checkpoint.save(trainer.state() | {"generator": generators, "history": history})

@@ -17,13 +17,22 @@ class ClusterHead(nn.Sequential):
         n_clusters: Number of outputs.
         width: Hidden units.
         generator: Source of the initial weights (truncated normal, 0.02; biases 0).
+        norm: ``none``, or ``rms`` to scale the features to length ``sqrt(n_dims)`` first.
     """
 
     reads_tokens = False
 
-    def __init__(self, n_dims: int, n_clusters: int, *, width: int, generator: torch.Generator):
+    def __init__(
+        self,
+        n_dims: int,
+        n_clusters: int,
+        *,
+        width: int,
+        generator: torch.Generator,
+        norm: str = "none",
+    ):
         hidden, output = nn.Linear(n_dims, width), nn.Linear(width, n_clusters)
-        super().__init__(hidden, nn.GELU(), output)
+        super().__init__(*_make_norm(norm, n_dims), hidden, nn.GELU(), output)
         self.n_clusters = n_clusters
         _draw_weights(self, generator)
 
@@ -35,12 +44,15 @@ class LinearHead(nn.Sequential):
         n_dims: Width of the features.
         n_clusters: Number of outputs.
         generator: Source of the initial weights (truncated normal, 0.02; biases 0).
+        norm: As for :class:`ClusterHead`.
     """
 
     reads_tokens = False
 
-    def __init__(self, n_dims: int, n_clusters: int, *, generator: torch.Generator):
-        super().__init__(nn.Linear(n_dims, n_clusters))
+    def __init__(
+        self, n_dims: int, n_clusters: int, *, generator: torch.Generator, norm: str = "none"
+    ):
+        super().__init__(*_make_norm(norm, n_dims), nn.Linear(n_dims, n_clusters))
         self.n_clusters = n_clusters
         _draw_weights(self, generator)
 
@@ -118,7 +130,13 @@ Head = ClusterHead | LinearHead | SelfAttentionHead
 
 
 def make_head(
-    kind: str, n_dims: int, n_clusters: int, *, width: int, generator: torch.Generator
+    kind: str,
+    n_dims: int,
+    n_clusters: int,
+    *,
+    width: int,
+    generator: torch.Generator,
+    norm: str = "none",
 ) -> Head:
     """Draw a new head.
 
@@ -128,15 +146,20 @@ def make_head(
         n_clusters: Number of outputs.
         width: Hidden units of the perceptron; a linear head has none.
         generator: Source of the initial weights.
+        norm: ``none``, or ``rms`` to scale features to one length first.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If there is no such kind, or it takes no such norm.
     """
     if kind == "linear":
-        return LinearHead(n_dims, n_clusters, generator=generator)
+        return LinearHead(n_dims, n_clusters, generator=generator, norm=norm)
     if kind == "mlp":
-        return ClusterHead(n_dims, n_clusters, width=width, generator=generator)
+        return ClusterHead(n_dims, n_clusters, width=width, generator=generator, norm=norm)
     if kind == "self_attention":
+        if norm != "none":
+            raise ValueError(
+                f"head_norm must be none with a self_attention head, which has its own, got {norm}"
+            )
         return SelfAttentionHead(n_dims, n_clusters, width=width, generator=generator)
     raise ValueError(f"head must be mlp, linear or self_attention, got {kind}")
 
@@ -144,6 +167,12 @@ def make_head(
 def reads_tokens(kind: str) -> bool:
     """Whether heads of this kind read all tokens of the last block, and not the features."""
     return kind == "self_attention"
+
+
+def _make_norm(norm: str, n_dims: int) -> list[nn.Module]:
+    if norm not in ("none", "rms"):
+        raise ValueError(f"head_norm must be none or rms, got {norm}")
+    return [nn.RMSNorm(n_dims, eps=1e-12, elementwise_affine=False)] if norm == "rms" else []
 
 
 def _draw_weights(head: nn.Module, generator: torch.Generator) -> None:

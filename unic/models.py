@@ -1,7 +1,7 @@
 """A trained model on disk: backbone and head in one safetensors file that describes itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,31 +25,60 @@ class Model(NamedTuple):
 def make_model(
     description: Mapping[str, Any], *, weights: str, seed: int, network: str = "auto"
 ) -> Model:
-    """Load the backbone and draw a new head.
+    """Load the backbone and draw a new head; see :func:`make_backbone` and :func:`make_heads`."""
+    backbone = make_backbone(description, weights=weights, network=network)
+    return Model(backbone, make_heads(description, backbone, seed=seed)[0])
+
+
+def make_backbone(
+    description: Mapping[str, Any],
+    *,
+    weights: str,
+    network: str = "auto",
+    is_frozen: bool = False,
+) -> Backbone:
+    """Load the backbone.
 
     Args:
-        description: ``name`` and ``options`` of the backbone, ``image_size``, ``n_clusters``,
-            ``head`` and ``head_width``.
+        description: ``name`` and ``options`` of the backbone, ``image_size``, ``head``.
         weights: Of the backbone, see :func:`unic.backbones.load_backbone`.
-        seed: Of the head's weights.
         network: Of a checkpoint that holds several.
+        is_frozen: Whether nothing of it is going to be trained.
     """
-    backbone = load_backbone(
+    return load_backbone(
         description["name"],
         weights=weights,
         options=description["options"],
         image_size=description["image_size"],
         network=network,
         all_tokens=reads_tokens(description["head"]),
+        is_frozen=is_frozen,
     )
-    head = make_head(
-        description["head"],
-        backbone.n_token_dims if reads_tokens(description["head"]) else backbone.n_dims,
-        description["n_clusters"],
-        width=description["head_width"],
-        generator=torch.Generator().manual_seed(seed),
-    )
-    return Model(backbone, head)
+
+
+def make_heads(
+    description: Mapping[str, Any], backbone: Backbone, *, seed: int, n_heads: int = 1
+) -> Sequence[Head]:
+    """Draw new heads for a backbone.
+
+    Args:
+        description: ``n_clusters``, ``head``, ``head_norm`` and ``head_width``.
+        backbone: Whose features or tokens the heads read.
+        seed: Of the weights; the first head is the same for any number of heads.
+        n_heads: At least 1.
+    """
+    kind, generator = description["head"], torch.Generator().manual_seed(seed)
+    return [
+        make_head(
+            kind,
+            backbone.n_token_dims if reads_tokens(kind) else backbone.n_dims,
+            description["n_clusters"],
+            width=description["head_width"],
+            generator=generator,
+            norm=description["head_norm"],
+        )
+        for _ in range(n_heads)
+    ]
 
 
 def save_model(path: str | Path, model: Model, *, description: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from unic.far_pairs import FarPairs
 from unic.files import write_csv
 from unic.finetuning import Pairs, finetune
 from unic.jobs import limit_threads
-from unic.models import make_model, save_model
+from unic.models import Model, make_backbone, make_heads, save_model
 from unic.negatives import NegativeSampler, PoolSettings, open_negatives
 from unic.processes import Processes
 from unic.snapshots import Snapshots
@@ -35,8 +35,8 @@ class FinetuningRun:
         checkpoint: File that is kept between the start of the run and its end.
         snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.
         params: ``data``, ``root``, ``view``, ``augmentation``, ``negatives``,
-            ``pool``, ``weights``, ``network``, ``model``, ``finetuning``, ``snapshot_every``, and
-            what else the result depends on.
+            ``pool``, ``weights``, ``network``, ``model``, ``n_heads``, ``finetuning``,
+            ``snapshot_every``, and what else the result depends on.
         seed: Of the head, the order, the pairs and the views.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: Of all processes together.
@@ -68,17 +68,24 @@ def train(run: FinetuningRun, processes: Processes) -> None:
     check_same_images(positives, known)
     params = run.params
     weights = run.inputs.get("backbone", params["weights"])
-    model = make_model(params["model"], weights=weights, seed=run.seed, network=params["network"])
+    settings = FinetuningSettings(**params["finetuning"])
+    backbone = make_backbone(
+        params["model"],
+        weights=weights,
+        network=params["network"],
+        is_frozen=settings.trainable == "none",
+    )
+    heads = make_heads(params["model"], backbone, seed=run.seed, n_heads=params["n_heads"])
     known_labels = known.read("known_labels")
     negatives = _open_negatives(run, known, device)
     sampler = PositiveSampler(positives.read("indices"), known_labels)
     checkpoint = Checkpoint(run.checkpoint, key=_key(run))
     history = finetune(
-        model.backbone,
-        model.head,
-        open_views(run.inputs, params, model.backbone, device=device, n_workers=threads),
+        backbone,
+        heads,
+        open_views(run.inputs, params, backbone, device=device, n_workers=threads),
         Pairs(sampler, negatives),
-        FinetuningSettings(**params["finetuning"]),
+        settings,
         seed=run.seed,
         device=device,
         checkpoint=checkpoint,
@@ -87,7 +94,8 @@ def train(run: FinetuningRun, processes: Processes) -> None:
     )
     if processes.rank == 0:
         write_csv(run.outputs["history"], history)
-        save_model(run.outputs["model"], model, description=params["model"])
+        kept = Model(backbone, heads[int(history["head"].iloc[-1])])
+        save_model(run.outputs["model"], kept, description=params["model"])
         checkpoint.remove()
 
 

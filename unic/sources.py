@@ -96,10 +96,17 @@ def open_views(
         view = View(**params["view"])
         return ViewLoader(images, view, augmentation=params["augmentation"], n_workers=n_workers)
     cached = CachedViews(inputs["tokens"], device=device)
-    is_alone = cached.layout.class_token > 0
-    if cached.images != image_digest(ids) or is_alone != backbone.has_class_token_path:
+    if cached.images != image_digest(ids) or not _fit(cached, backbone):
         raise ValueError(
             f"{inputs['tokens']} must hold views of the {len(ids)} training images by this "
             "backbone, it holds others; delete it and run the workflow again"
         )
     return cached
+
+
+def _fit(cached: CachedViews, backbone: Backbone) -> bool:
+    """Whether what is cached is what the backbone would give."""
+    layout = cached.layout
+    if backbone.gives_features:
+        return layout.class_token == 0 and layout.shape == (1, backbone.n_dims)
+    return (layout.class_token > 0) == backbone.has_class_token_path

@@ -1,5 +1,6 @@
 """The trainer: one step of the finetuning after the other (Eqs. 5-9)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,8 @@ class Trainer:
 
     Args:
         backbone: Where it shall be, and with gradients where they are wanted.
-        head: From features or tokens to logits, on the same device.
+        heads: From features or tokens to logits, on the same device; each has a loss of its own,
+            and the sum of these is minimized.
         settings: See :class:`FinetuningSettings`.
         n_batches: Batches of an epoch.
         processes: This process and those that train along with it.
@@ -57,15 +59,15 @@ class Trainer:
     def __init__(
         self,
         backbone: Backbone,
-        head: Head,
+        heads: Sequence[Head],
         settings: FinetuningSettings,
         n_batches: int,
         processes: Processes = ALONE,
         projector: Projector | None = None,
     ):
-        self.backbone, self.head, self.settings = backbone, head, settings
+        self.backbone, self.heads, self.settings = backbone, heads, settings
         self.processes, self.projector = processes, projector
-        parts = [backbone, head] if projector is None else [backbone, head, projector]
+        parts = [backbone, *heads] if projector is None else [backbone, *heads, projector]
         self.parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
             self.parameters,
@@ -76,7 +78,7 @@ class Trainer:
         n_steps = -(-n_batches // settings.accumulation) * settings.epochs
         self.scheduler = _make_scheduler(self.optimizer, settings.schedule, n_steps)
         self.n_steps, self.n_waiting = 0, 0
-        self.past: Tensor | None = None  # (c,) running mean of the predictions
+        self.past: list[Tensor] = []  # of each head, (c,) running mean of the predictions
 
     @property
     def rate(self) -> float:
@@ -94,23 +96,30 @@ class Trainer:
             is_far: Shape ``(b, b)``, which anchors are negatives of which, where r is 2.
 
         Returns:
-            Clusters ``(b,)`` of the anchors, and ``[loss, L_pos, L_neg, L_ent, L_con]``.
+            Clusters ``(h, b)`` of the anchors by each head, and its ``[loss, L_pos, L_neg, L_ent,
+            L_con]``, ``(h, 5)``.
         """
         with torch.set_grad_enabled(self.settings.trainable != "none"):
             read = self._read(output)
-        log_probs = torch.log_softmax(self.head(read.float()), dim=1)  # (r b, c)
-        log_probs = self.processes.gather(log_probs.unflatten(0, (n_rows, -1)))  # (r, b, c)
+        read = read.float()
+        logits = torch.stack([head(read) for head in self.heads], dim=1)  # (r b / p, h, c)
+        log_probs = torch.log_softmax(logits, dim=2).flatten(1).unflatten(0, (n_rows, -1))
+        log_probs = self.processes.gather(log_probs)  # (r, b, h c)
+        by_head = log_probs.unflatten(2, (len(self.heads), -1)).unbind(2)  # of (r, b, c)
         con = log_probs.new_zeros(())
         if self.projector is not None:
-            projected = self.projector(read.float()).unflatten(0, (n_rows, -1))  # (r, b / p, e)
+            projected = self.projector(read).unflatten(0, (n_rows, -1))  # (r, b / p, e)
             views = self.processes.gather(projected[:2]).transpose(0, 1)  # (b, 2, e)
             con = contrastive_loss(views, temperature=CONTRASTIVE_TEMPERATURE)
-        loss, terms = self._loss(log_probs, is_far, con)
-        loss.backward()
+        losses = torch.stack(
+            [self._losses(i, log_probs, is_far, con) for i, log_probs in enumerate(by_head)]
+        )  # (h, 5)
+        losses[:, 0].sum().backward()
         self.n_waiting += 1
         if self.n_waiting == self.settings.accumulation:
             self.step()
-        return log_probs[0].argmax(1), terms
+        clusters = torch.stack([log_probs[0].argmax(1) for log_probs in by_head])
+        return clusters, losses.detach()
 
     def step(self) -> None:
         """Take the step of the batches since the last one, by their mean gradient."""
@@ -146,17 +155,19 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.n_steps = state["n_steps"]
-        past = state["past"]
-        self.past = None if past is None else past.to(self.parameters[0].device)
+        self.past = [past.to(self.parameters[0].device) for past in state["past"]]
 
     def _read(self, output: TrunkOutput) -> Tensor:
         """What the head is given: features ``(r b, d)`` or tokens ``(r b, t, d)``."""
-        if self.head.reads_tokens:
+        if self.heads[0].reads_tokens:
             return self.backbone.features_and_tokens(output)[1]
         return self.backbone.features_of(output)
 
-    def _loss(self, log_probs: Tensor, is_far: Tensor | None, con: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 9 with A.9's term, and the detached terms ``[loss, L_pos, L_neg, L_ent, L_con]``."""
+    def _losses(self, index: int, log_probs: Tensor, is_far: Tensor | None, con: Tensor) -> Tensor:
+        """Eq. 9 with A.9's term for one head: ``[loss, L_pos, L_neg, L_ent, L_con]``.
+
+        A.9's term, which reads no head, counts once in the sum over the heads.
+        """
         settings, momentum = self.settings, self.settings.entropy_momentum
         anchors, positives = log_probs[0], log_probs[1]
         pos = positive_loss(anchors, positives)
@@ -164,13 +175,16 @@ class Trainer:
             neg = negative_loss(anchors, log_probs[2])
         else:
             neg = batch_negative_loss(anchors, is_far)
-        ent = entropy_loss(anchors, self.past, momentum=momentum)
+        past = self.past[index] if index < len(self.past) else None
+        ent = entropy_loss(anchors, past, momentum=momentum)
         if momentum:
             mean = anchors.detach().exp().mean(0)  # (c,)
-            self.past = mean if self.past is None else torch.lerp(mean, self.past, momentum)
+            self.past[index : index + 1] = [
+                mean if past is None else torch.lerp(mean, past, momentum)
+            ]
         loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
-        loss = loss + settings.lambda_con * con
-        return loss, torch.stack([loss, pos, neg, ent, con]).detach()
+        loss = loss + settings.lambda_con / len(self.heads) * con
+        return torch.stack([loss, pos, neg, ent, con])
 
 
 def _make_scheduler(

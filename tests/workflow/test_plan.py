@@ -1,5 +1,6 @@
 """What Snakemake would run: in a fresh clone, after a run, and after each kind of change."""
 
+import json
 import re
 
 import pytest
@@ -103,6 +104,18 @@ def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(
     assert planned["extract_tokens"] == planned["follow_training"] == planned["finetune"] == 1
     assert planned["mine_neighbors"] == 1
     assert "index_negatives" not in planned
+
+
+def test_a_frozen_backbone_sees_each_image_once_a_view(fresh_project: Project) -> None:
+    frozen = "trainable: none\n      views: 2\n      n_heads: 2\n      epochs: 1"
+    edit(fresh_project, "config/tiny.yaml", "epochs: 1", frozen)
+    planned = fresh_project.plan(TARGET)
+    assert planned["extract_views"] == planned["extract_features"] == 1
+    assert "extract_tokens" not in planned
+    assert planned["cluster_features"] == 1  # there are no others
+    fresh_project.run(TARGET)
+    metrics = json.loads((fresh_project.folder / TARGET).read_text())
+    assert metrics["methods"].keys() == {"unic", "kmeans_features", "kmeans_features_normalized"}
 
 
 def test_decoded_images_are_made_once(fresh_project: Project) -> None:

@@ -181,8 +181,31 @@ def model(wildcards):
         "image_size": settings["data"]["image_size"],
         "n_clusters": settings["n_clusters"],
         "head": settings["finetuning"]["head"],
+        "head_norm": settings["finetuning"]["head_norm"],
         "head_width": settings["finetuning"]["head_width"],
     }
+
+
+def is_frozen(settings):
+    """Whether features stay as they are: nothing of the backbone is trained."""
+    finetuning = settings["finetuning"]
+    return finetuning["trainable"] == "none" and finetuning["head"] != "self_attention"
+
+
+def view_files(wildcards):
+    """What finetuning has of cached views: features of a frozen backbone, or tokens."""
+    settings = settings_of(wildcards)
+    if settings["finetuning"]["views"] == "fresh" or not is_frozen(settings):
+        return token_files(wildcards)
+    return {"tokens": artifact("extract_views", "views.json")(wildcards)}
+
+
+def frozen_features(wildcards):
+    """Features that need not be computed again to predict."""
+    if not is_frozen(settings_of(wildcards)):
+        return {}
+    features = artifact("extract_features", "features.zarr/zarr.json")
+    return {"features": features(wildcards)}
 
 
 def token_files(wildcards):
@@ -210,7 +233,7 @@ def simgcd_training(wildcards):
 def training(wildcards):
     """The settings of the training itself."""
     elsewhere = (
-        *("augmentation", "head", "head_width"),
+        *("augmentation", "head", "head_norm", "head_width", "n_heads"),
         *("views", "token_dtype", "snapshot_every"),
     )
     finetuning = settings_of(wildcards)["finetuning"]
@@ -230,7 +253,9 @@ def clustered_features(wildcards):
 
 def all_predictions(wildcards):
     """Predictions of every seed and of every baseline of an experiment."""
-    sources = ["features", "finetuned"]
+    sources = ["features"]
+    if not is_frozen(settings_of(wildcards)):
+        sources.append("finetuned")
     if settings_of(wildcards)["kmeans"]["pixels"]:
         sources.append("pixels")
     own = artifact_of_seeds("predict", "seed{seed}/predictions.parquet")(wildcards)

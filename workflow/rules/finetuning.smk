@@ -30,6 +30,7 @@ rule extract_tokens:
         options=value("backbone.options"),
         n_views=value("finetuning.views"),
         head=value("finetuning.head"),
+        is_frozen=False,
         dtype=value("finetuning.token_dtype"),
         precision=value("finetuning.precision"),
         code=script_digest("extract_tokens.py"),
@@ -39,11 +40,53 @@ rule extract_tokens:
         "../scripts/extract_tokens.py"
 
 
+rule extract_views:
+    input:
+        unpack(weight_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header="results/{experiment}/views.json",
+        tokens="results/{experiment}/views.bin",
+    log:
+        "logs/{experiment}/extract_views.log",
+    benchmark:
+        "logs/{experiment}/extract_views.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        decoded=value("data.decoded"),
+        view=view,
+        augmentation=value("finetuning.augmentation"),
+        name=value("backbone.name"),
+        weights=value("backbone.weights"),
+        weights_digest=weights_digest(value("backbone.weights")),
+        network=value("backbone.network"),
+        options=value("backbone.options"),
+        n_views=value("finetuning.views"),
+        head=value("finetuning.head"),
+        is_frozen=True,
+        dtype=value("finetuning.token_dtype"),
+        precision=value("finetuning.precision"),
+        code=script_digest("extract_tokens.py"),
+    message:
+        "Extracting features of {params.n_views} views of every image of {wildcards.experiment}"
+    script:
+        "../scripts/extract_tokens.py"
+
+
 rule finetune:
     input:
         unpack(weight_files),
         unpack(negative_files),
-        unpack(token_files),
+        unpack(view_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
@@ -73,6 +116,7 @@ rule finetune:
         weights_digest=weights_digest(value("backbone.weights")),
         network=value("backbone.network"),
         model=model,
+        n_heads=value("finetuning.n_heads"),
         finetuning=training,
         snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("finetune.py"),
@@ -84,6 +128,7 @@ rule finetune:
 
 rule predict:
     input:
+        unpack(frozen_features),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
         model=artifact("finetune", "seed{seed}/model.safetensors"),

@@ -21,6 +21,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         options=snakemake.params.options,
         image_size=view.image_size,
         all_tokens=reads_tokens(snakemake.params.head),
+        is_frozen=snakemake.params.is_frozen,
     )
     extract_tokens(
         snakemake.output.header,
