@@ -12,7 +12,7 @@ from unic.cleaning import PositiveSampler
 from unic.far_sets import FarSampler
 from unic.finetuning import Pairs
 from unic.mining import mine_neighbors
-from unic.negatives import index_negatives
+from unic.negatives import FreshNegatives, index_negatives
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -167,13 +167,14 @@ def test_labels_change_nothing_when_switched_off() -> None:
 
 def make_sampler(
     features: NDArray[np.float32], far_rank: int, known_labels: NDArray[np.int64] | None = None
-) -> FarSampler:
-    return FarSampler(
+) -> FreshNegatives:
+    sampler = FarSampler(
         features,
         mine_neighbors(features, n_neighbors=1, far_rank=far_rank).far_radius,
         far_rank=far_rank,
         known_labels=unlabeled(len(features)) if known_labels is None else known_labels,
     )
+    return FreshNegatives(sampler)
 
 
 def test_redraws_are_uniform_over_the_far_set() -> None:

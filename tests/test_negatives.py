@@ -11,6 +11,7 @@ from tests.rank_reference import random_features, ranks, redraw, unlabeled
 from unic.distances import to_euclidean
 from unic.mining import mine_neighbors
 from unic.negatives import (
+    FreshNegatives,
     LabeledSampler,
     PoolSettings,
     RandomSampler,
@@ -57,7 +58,7 @@ def test_random_negatives_are_uniform_over_all_that_may_be_drawn(is_excluded: bo
 def test_random_negatives_of_one_epoch_are_those_of_a_single_draw() -> None:
     sampler = RandomSampler(HALF_LABELED)
     anchors = np.array([9, 0, 4])
-    drawn = sampler.sample(anchors, np.random.default_rng(3))
+    drawn = FreshNegatives(sampler).sample(anchors, np.random.default_rng(3))
     np.testing.assert_array_equal(drawn, sampler.draw(anchors, 1, np.random.default_rng(3))[:, 0])
 
 

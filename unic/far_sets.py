@@ -80,12 +80,6 @@ class FarSampler:
         """Number of images."""
         return len(self._features)
 
-    def sample(
-        self, anchors: NDArray[np.int64], generator: np.random.Generator
-    ) -> NDArray[np.int64]:
-        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, uniformly."""
-        return self.draw(anchors, 1, generator)[:, 0]  # (b,)
-
     def draw(
         self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
     ) -> NDArray[np.int64]:

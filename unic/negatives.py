@@ -29,7 +29,7 @@ class NegativeSampler(Protocol):
         """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, uniformly."""
 
 
-class NegativePool(NegativeSampler, Protocol):
+class NegativePool(Protocol):
     """Draws any number of negatives per anchor."""
 
     def __len__(self) -> int:
@@ -74,6 +74,23 @@ class StoredNegatives:
         return drawn
 
 
+class FreshNegatives:
+    """Draws a new negative from a pool each time.
+
+    Args:
+        pool: What is drawn from.
+    """
+
+    def __init__(self, pool: NegativePool) -> None:
+        self._pool = pool
+
+    def sample(
+        self, anchors: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, as the pool does."""
+        return self._pool.draw(anchors, 1, generator)[:, 0]  # (b,)
+
+
 class RandomSampler:
     """Draws from all other images, less those known to share the anchor's label.
 
@@ -101,12 +118,6 @@ class RandomSampler:
     def __len__(self) -> int:
         """Number of images."""
         return len(self._labels)
-
-    def sample(
-        self, anchors: NDArray[np.int64], generator: np.random.Generator
-    ) -> NDArray[np.int64]:
-        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``, uniformly."""
-        return self.draw(anchors, 1, generator)[:, 0]  # (b,)
 
     def draw(
         self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
@@ -158,12 +169,6 @@ class LabeledSampler:
     def __len__(self) -> int:
         """Number of images."""
         return len(self._pool)
-
-    def sample(
-        self, anchors: NDArray[np.int64], generator: np.random.Generator
-    ) -> NDArray[np.int64]:
-        """Draw a negative ``(b,)`` of each of the anchors ``(b,)``."""
-        return self.draw(anchors, 1, generator)[:, 0]  # (b,)
 
     def draw(
         self, anchors: NDArray[np.int64], n_negatives: int, generator: np.random.Generator
@@ -286,4 +291,4 @@ def open_negatives(
         return StoredNegatives(negatives.read("indices"))
     features = open_store(paths["features"], kind="features")
     neighbors = open_store(paths["neighbors"], kind="neighbors")
-    return open_pool(features, neighbors, known_labels, settings, device=device)
+    return FreshNegatives(open_pool(features, neighbors, known_labels, settings, device=device))
