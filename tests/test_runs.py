@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,6 +192,31 @@ def test_the_head_of_the_lowest_loss_is_kept(files: Path, tmp_path: Path) -> Non
     same = torch.allclose(state["head.0.weight"], first["head.0.weight"], rtol=1e-4, atol=1e-6)
     assert same == (kept == 0)
     assert history["loss"].iloc[-1] <= results(one)[1]["loss"].iloc[-1] + 1e-5
+
+
+def test_a_frozen_backbone_trains_on_its_features(files: Path, tmp_path: Path) -> None:
+    """Whatever way features come, the training is the same."""
+    folder = tmp_path / "files"
+    shutil.copytree(files, folder)
+    view, ids = View(**VIEW), {"train": IDS}
+    images = open_images("folder", IDS, root=str(files))
+    backbone = load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32)
+    device = torch.device("cpu")
+    features = extract_features(images, backbone, view, batch_size=40, device=device)
+    frozen = folder / "frozen.zarr/zarr.json"
+    write_features(frozen, {"train": features}, ids, backbone="test_vit")
+    settings: dict[str, Any] = {"trainable": "none", "augmentation": "none", "n_heads": 2}
+    ours = make_run(folder, tmp_path / "ours", "negatives", "frozen", **settings)
+    theirs = make_run(files, tmp_path / "theirs", "negatives", **settings)
+    for run in (ours, theirs):
+        train(run, ALONE)
+    columns = ["loss", "loss_pos", "loss_neg", "head"]
+    pd.testing.assert_frame_equal(results(ours)[1][columns], results(theirs)[1][columns], rtol=1e-4)
+    wrong = replace(
+        ours, inputs=ours.inputs | {"frozen": ours.inputs["frozen"].replace("frozen", "features")}
+    )
+    with pytest.raises(ValueError, match=r"mat1 and mat2|must be"):
+        train(wrong, ALONE)
 
 
 def test_sources_give_runs_of_their_own(files: Path, tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ from unic.models import Model
 from unic.negatives import NegativeSampler
 from unic.processes import ALONE, Processes
 from unic.snapshots import Snapshots
-from unic.sources import TrunkSource
-from unic.tokens import CachedViews
+from unic.sources import TrunkSource, Views
 from unic.trainer import FinetuningSettings, Trainer
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ class Pairs:
 def finetune(
     backbone: Backbone,
     heads: Sequence[Head],
-    views: ViewLoader | CachedViews,
+    views: Views,
     pairs: Pairs,
     settings: FinetuningSettings,
     *,
@@ -186,9 +185,7 @@ def read_histories(paths: Sequence[str | Path], *, seeds: Sequence[int]) -> pd.D
     return pd.concat(tables, ignore_index=True)
 
 
-def _check_settings(
-    settings: FinetuningSettings, views: ViewLoader | CachedViews, *, reads_tokens: bool
-) -> None:
+def _check_settings(settings: FinetuningSettings, views: Views, *, reads_tokens: bool) -> None:
     if settings.schedule not in ("cosine", "constant"):
         raise ValueError(f"schedule must be cosine or constant, got {settings.schedule}")
     if settings.accumulation < 1:
@@ -199,7 +196,7 @@ def _check_settings(
         )
     if settings.lambda_con and reads_tokens:
         raise ValueError("lambda_con must be 0 with a head that reads all tokens")
-    if settings.trainable == "all" and isinstance(views, CachedViews):
+    if settings.trainable == "all" and not isinstance(views, ViewLoader):
         raise ValueError("trainable must be none or last_block with cached views, got all")
 
 

@@ -30,7 +30,8 @@ class FinetuningRun:
     Args:
         inputs: Files by name: ``images``, ``positives``, ``known_labels``; ``negatives``, or
             ``features`` and ``neighbors`` for those drawn anew or within the batch; ``tokens`` for
-            cached views; ``decoded`` for decoded images; ``backbone`` where its weights are a file.
+            cached views, ``frozen`` for features in place of views; ``decoded`` for decoded images;
+            ``backbone`` where its weights are a file.
         outputs: Files by name: ``model``, ``history``.
         checkpoint: File that is kept between the start of the run and its end.
         snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.

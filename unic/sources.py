@@ -1,6 +1,6 @@
 """Sources of what the last block is trained on: fresh views through the trunk, or cached ones."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,43 @@ from unic.data.views import View
 from unic.devices import choose_precision
 from unic.processes import ALONE, Processes
 from unic.provenance import image_digest
+from unic.store import check_images, open_store
 from unic.tokens import CachedViews
+
+
+class FrozenFeatures:
+    """Features of a frozen backbone in place of views, where these are not augmented.
+
+    Args:
+        features: Shape ``(n, d)``, float32.
+        device: Where they are wanted, and held.
+    """
+
+    def __init__(self, features: NDArray[np.float32], *, device: torch.device):
+        self._features = torch.from_numpy(features).to(device)
+
+    def batches(
+        self,
+        rows: Iterable[NDArray[np.int64]],
+        generator: np.random.Generator,
+        *,
+        positions: NDArray[np.int64] | None = None,
+    ) -> Iterator[TrunkOutput]:
+        """Features ``(r b, 1, d)`` of each array of rows, as a frozen backbone gives them.
+
+        Args:
+            rows: Arrays of image rows, a batch each.
+            generator: Not drawn from.
+            positions: Which images of every raveled batch to give; all by default.
+        """
+        del generator
+        part = slice(None) if positions is None else positions
+        for batch in rows:
+            chosen = torch.from_numpy(batch.ravel()[part]).to(self._features.device)
+            yield TrunkOutput(self._features[chosen][:, None])
+
+
+Views = ViewLoader | CachedViews | FrozenFeatures
 
 
 class TrunkSource:
@@ -34,7 +70,7 @@ class TrunkSource:
     def __init__(
         self,
         backbone: Backbone,
-        views: ViewLoader | CachedViews,
+        views: Views,
         *,
         precision: str,
         has_gradient: bool,
@@ -56,7 +92,7 @@ class TrunkSource:
         positions = None
         if self.processes.size > 1:
             positions = self.processes.share(*batches[0].shape)
-        if isinstance(self.views, CachedViews):
+        if not isinstance(self.views, ViewLoader):
             yield from self.views.batches(batches, generator, positions=positions)
             return
         raveled = [rows.ravel() for rows in batches]
@@ -74,12 +110,12 @@ def open_views(
     *,
     device: torch.device,
     n_workers: int,
-) -> ViewLoader | CachedViews:
+) -> Views:
     """Open the training images as a source of views.
 
     Args:
-        inputs: Files by name: ``images``; ``tokens`` for cached views; ``decoded`` for decoded
-            images.
+        inputs: Files by name: ``images``; ``tokens`` for cached views, ``frozen`` for the features
+            of a frozen backbone; ``decoded`` for decoded images.
         params: ``data``, ``root``, ``view`` and ``augmentation``.
         backbone: That is to be trained.
         device: Where cached views are wanted.
@@ -90,6 +126,16 @@ def open_views(
         ValueError: If cached views are of other images or another backbone.
     """
     ids = read_index(inputs["images"])["train"]
+    if "frozen" in inputs:
+        store = open_store(inputs["frozen"], kind="features")
+        check_images(store, ids)
+        features = store.read("features")
+        if features.shape[1] != backbone.n_dims:
+            raise ValueError(
+                f"{store.path} must hold features of the backbone's {backbone.n_dims} dims, it has "
+                f"{features.shape[1]}; delete it and run the workflow again"
+            )
+        return FrozenFeatures(features, device=device)
     if "tokens" not in inputs:
         decoded = inputs.get("decoded")
         images = open_pixels(params["data"], ids, root=params["root"], decoded=decoded)
