@@ -292,6 +292,11 @@ def _check_together(where: str, settings: Settings) -> None:
             f"{where}.neighbors: n_neighbors must be below far_rank, got "
             f"{neighbors['n_neighbors']} and {neighbors['far_rank']}"
         )
+    if settings["shards"] > 1 and neighbors["engine"] != "exact":
+        raise ValueError(
+            f"{where}.shards must be 1 where neighbors.engine is not exact, got "
+            f"{settings['shards']} and {neighbors['engine']}"
+        )
     cleaning = settings["cleaning"]
     if (cleaning["max_union_size"] is None) == (cleaning["quantile"] is None):
         raise ValueError(

@@ -25,6 +25,7 @@ def extract_features(
     batch_size: int,
     device: torch.device,
     n_workers: int = 1,
+    rows: range | None = None,
 ) -> NDArray[np.float32]:
     """Embed every image (UNIC, Eq. 1): ``v_i = f_emb(x_i)``, unnormalized.
 
@@ -35,6 +36,8 @@ def extract_features(
         batch_size: Images a batch.
         device: Where the backbone runs.
         n_workers: Threads that decode.
+        rows: Neighboring images to embed, all by default. The result is that of all images to the
+            last bit where it begins at a multiple of ``batch_size``.
 
     Returns:
         Shape ``(n, d)``, float32.
@@ -52,8 +55,9 @@ def extract_features(
         batch_size=batch_size,
         device=device,
         n_workers=n_workers,
+        rows=rows,
     )
-    check_finite(features, images)
+    check_finite(features, images, first=0 if rows is None else rows.start)
     log.info("features of %d images, %d dims", *features.shape)
     return features
 
@@ -67,6 +71,7 @@ def map_images(
     batch_size: int,
     device: torch.device,
     n_workers: int = 1,
+    rows: range | None = None,
 ) -> NDArray[np.float32]:
     """Compute a row for every image: shape ``(n, n_columns)``, float32.
 
@@ -78,18 +83,20 @@ def map_images(
         batch_size: Images a batch.
         device: Where the pixels go.
         n_workers: Threads that decode.
+        rows: Neighboring images, all by default.
 
     Raises:
         ValueError: If an image cannot be decoded (names the file).
     """
+    rows = range(len(images)) if rows is None else rows
     loader = ViewLoader(images, view, augmentation="none", n_workers=n_workers)
-    rows = split_rows(len(images), batch_size)
-    batches = loader.batches(rows, np.random.default_rng(0))
-    found = np.empty((len(images), n_columns), dtype=np.float32)  # (n, n_columns)
-    shown = tqdm(batches, "features", len(rows), disable=None)
+    parts = split_rows(len(rows), batch_size)
+    batches = loader.batches([rows.start + part for part in parts], np.random.default_rng(0))
+    found = np.empty((len(rows), n_columns), dtype=np.float32)  # (n, n_columns)
+    shown = tqdm(batches, "features", len(parts), disable=None)
     with torch.inference_mode():  # not around a move: the model may be trained afterwards
-        for batch, pixels in zip(rows, shown, strict=True):
-            found[batch] = compute(pixels.to(device)).float().cpu().numpy()
+        for part, pixels in zip(parts, shown, strict=True):
+            found[part] = compute(pixels.to(device)).float().cpu().numpy()
     return found
 
 
@@ -100,8 +107,8 @@ def extract_pixels(images: Images, view: View, *, n_workers: int = 1) -> NDArray
     return np.concatenate([pixels.flatten(1).numpy() for pixels in batches])
 
 
-def check_finite(features: NDArray[np.float32], images: Images) -> None:
-    """Refuse features that are not finite.
+def check_finite(features: NDArray[np.float32], images: Images, *, first: int = 0) -> None:
+    """Refuse features that are not finite; their first row is that of image ``first``.
 
     Raises:
         ValueError: Names the first image.
@@ -110,5 +117,5 @@ def check_finite(features: NDArray[np.float32], images: Images) -> None:
     if len(broken):
         raise ValueError(
             f"features must be finite, those of {len(broken)} of {len(features)} images are not, "
-            f"first row {broken[0]}, image {images.ids[broken[0]]}"
+            f"first row {first + broken[0]}, image {images.ids[first + broken[0]]}"
         )

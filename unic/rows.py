@@ -69,7 +69,7 @@ def write_rows(
     header.unlink(missing_ok=True)
     part.replace(target)
     write_header(header, dict(about) | {"checksums": checksums})
-    progress.unlink()
+    progress.unlink(missing_ok=True)  # of no rows there is none
 
 
 def write_header(path: str | Path, content: Mapping[str, Any]) -> None:

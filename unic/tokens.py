@@ -98,6 +98,7 @@ def extract_tokens(
     precision: torch.dtype,
     device: torch.device,
     parameters: Mapping[str, Any],
+    rows: range | None = None,
 ) -> TokenLayout:
     """Run the trunk once over views of every image and keep what it gives.
 
@@ -116,20 +117,23 @@ def extract_tokens(
         device: Where the trunk runs.
         parameters: What the tokens depend on; must be JSON. An interrupted extraction is taken up
             where they are the same.
+        rows: Neighboring images, from a multiple of ``SHARD_ROWS`` on; all by default.
 
     Raises:
         OSError: If the disk has no room for the file; says how much it needs.
     """
     backbone.to(device)
-    layout = _layout(loader, backbone, n_views, dtype, device)
+    rows = range(len(loader.images)) if rows is None else rows
+    layout = _layout(loader, backbone, len(rows), n_views, dtype, device)
     about = {
         "kind": "tokens",
         "layout": asdict(layout),
-        "images": image_digest(loader.images.ids),
+        "images": image_digest(loader.images.ids[rows.start : rows.stop]),
         "parameters": dict(parameters) | {"seed": seed, "precision": str(precision)},
     }
 
     def compute(shard: range) -> Iterator[bytes]:
+        shard = range(rows.start + shard.start, rows.start + shard.stop)
         generator = np.random.default_rng([seed, shard.start // SHARD_ROWS])
         return _compute(shard, loader, backbone, layout, batch_size, generator, precision, device)
 
@@ -216,14 +220,19 @@ class CachedViews:
 
 
 def _layout(
-    loader: ViewLoader, backbone: Backbone, n_views: int, dtype: str, device: torch.device
+    loader: ViewLoader,
+    backbone: Backbone,
+    n_images: int,
+    n_views: int,
+    dtype: str,
+    device: torch.device,
 ) -> TokenLayout:
     size = loader.view.image_size
     with torch.no_grad():
         probe = backbone.prepare(torch.zeros(1, 3, size, size, device=device))
     class_token = 0 if probe.class_token is None else probe.class_token.shape[1]
     return TokenLayout(
-        n_images=len(loader.images),
+        n_images=n_images,
         n_views=n_views,
         shape=tuple(probe.tokens.shape[1:]),
         class_token=class_token,

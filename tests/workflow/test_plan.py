@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_every_experiment_and_table_plans(fresh_project: Project) -> None:
     tables = [f"results/tables/{name}.md" for name in config["tables"]]
     planned = fresh_project.plan(*targets, *tables)
     assert planned["summarize"] == planned["evaluate"] == len(experiments) > 40
-    assert planned["collect_table"] == len(tables) == 9
+    assert planned["collect_table"] == len(tables) == 10
     assert planned["mine_neighbors"] < len(experiments) / 2  # ablations share
 
 
@@ -106,16 +107,40 @@ def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(
     assert "index_negatives" not in planned
 
 
-def test_a_frozen_backbone_sees_each_image_once_a_view(fresh_project: Project) -> None:
+def test_a_frozen_backbone_trains_on_features(fresh_project: Project) -> None:
+    frozen = "trainable: none\n      augmentation: none\n      epochs: 1"
+    edit(fresh_project, "config/tiny.yaml", "epochs: 1", frozen)
+    planned = fresh_project.plan(TARGET)
+    assert planned["extract_features"] == planned["finetune"] == 1
+    assert not planned.keys() & {"extract_tokens", "extract_views"}
+    assert planned["cluster_features"] == 1  # there are no finetuned ones
+
+
+@pytest.mark.slow
+def test_shards_give_the_artifacts_of_one_job(
+    fresh_project: Project, finished_project: Project
+) -> None:
+    """Features, views of a frozen backbone, neighbors; and the workflow goes on with them."""
+    edit(fresh_project, "config/config.yaml", "defaults:\n", "defaults:\n  shards: 3\n")
     frozen = "trainable: none\n      views: 2\n      n_heads: 2\n      epochs: 1"
     edit(fresh_project, "config/tiny.yaml", "epochs: 1", frozen)
     planned = fresh_project.plan(TARGET)
-    assert planned["extract_views"] == planned["extract_features"] == 1
-    assert "extract_tokens" not in planned
-    assert planned["cluster_features"] == 1  # there are no others
+    for stage in ("extract_features", "extract_views", "mine_neighbors"):
+        assert planned[f"{stage}_of_shard"] == 3
+        assert planned[stage] == 1
     fresh_project.run(TARGET)
+    folder = fresh_project.folder / "results"
+    for name in ("digits/features.zarr", "digits/neighbors.zarr"):  # which the experiments share
+        assert read_files(folder / name) == read_files(finished_project.folder / "results" / name)
+    assert not [path for path in folder.rglob("*_of_*") if path.is_file()]
     metrics = json.loads((fresh_project.folder / TARGET).read_text())
     assert metrics["methods"].keys() == {"unic", "kmeans_features", "kmeans_features_normalized"}
+    assert fresh_project.plan(TARGET) == {}
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_decoded_images_are_made_once(fresh_project: Project) -> None:

@@ -71,6 +71,7 @@ def mine_neighbors(
     precision: Literal["auto"] | Precision = "auto",
     far_bound: bool = False,
     checkpoint: Path | None = None,
+    rows: range | None = None,
 ) -> Neighbors:
     """Rank all images by Euclidean distance to each image (UNIC, Eqs. 1-3).
 
@@ -105,10 +106,13 @@ def mine_neighbors(
         checkpoint: Folder to keep finished rows of the exact pass in; a pass that finds some there
             goes on with the rest, and starts anew where they are of other features or parameters.
             Delete it when the result is stored (:func:`checkpoint_beside` does).
+        rows: Images whose neighbors are wanted, among all images; all by default. With faiss all
+            are searched for at once.
 
     Returns:
-        Indices ``(n, k)`` int64, their Euclidean distances ``(n, k)`` float32, the far radius
-        ``(n,)`` float32, or ``(0,)`` without far rank, and how the pass went.
+        Of the rows that are wanted, indices ``(n, k)`` int64, their Euclidean distances ``(n, k)``
+        float32, the far radius ``(n,)`` float32, or ``(0,)`` without far rank, and how the pass
+        went.
 
     Raises:
         ValueError: If the ranks are out of order, or the features are not a finite float32 matrix
@@ -121,19 +125,23 @@ def mine_neighbors(
     if block_size is not None and block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
     features = np.ascontiguousarray(features)
+    rows = range(n_images) if rows is None else rows
     if engine == "exact":
-        mining = _Mining(features, n_neighbors, far_rank, torch.device(device), block_size)
+        mining = _Mining(features, n_neighbors, far_rank, torch.device(device), block_size, rows)
         neighbors = mining.run(
             _choose_precision(precision, far_rank, far_bound, n_dims), checkpoint
         )
     else:
+        if len(rows) < n_images:
+            raise ValueError(f"rows must be all {n_images} with engine {engine}, got {rows}")
         neighbors = _mine_with_faiss(
             features, n_neighbors, far_rank, device, engine, far_bound, checkpoint
         )
     logger.info(
-        "mined %d neighbors%s of %d images of %d dims on %s: %s",
+        "mined %d neighbors%s of %d images among %d of %d dims on %s: %s",
         n_neighbors,
         "" if far_rank is None else f" and the distance at rank {far_rank}",
+        len(rows),
         n_images,
         n_dims,
         device,
@@ -152,8 +160,10 @@ class _Mining:
         far_rank: int | None,
         device: torch.device,
         block_size: int | None,
+        rows: range,
     ) -> None:
         n_images = len(features)
+        self._rows = slice(rows.start, rows.stop)
         self._features, self._device, self._block_size = features, device, block_size
         self._n_neighbors, self._far_rank = n_neighbors, far_rank
         self._indices = np.empty((n_images, n_neighbors), dtype=np.int64)
@@ -166,12 +176,12 @@ class _Mining:
 
     def run(self, precision: Precision, checkpoint: Path | None) -> Neighbors:
         rows = self._resume(checkpoint, is_bound=precision == "int8")
-        resumed = len(self._features) - len(rows)
+        resumed = len(self._attempts[self._rows]) - len(rows)
         if self._device.type != "cpu":
             self._panels(rows)
         else:
             rows = self._tiles(rows, precision)
-            if precision == "int8" and len(rows) > _FEW * len(self._features):
+            if precision == "int8" and len(rows) > _FEW * len(self._attempts[self._rows]):
                 self._attempt = _IN_INT16
                 rows = self._tiles(rows, "int16")
             self._attempt = _IN_FLOAT64
@@ -184,7 +194,12 @@ class _Mining:
             redone_float64=int((self._attempts == _IN_FLOAT64).sum()),
             recall=1.0,
         )
-        return Neighbors(self._indices, self._distances, self._far_radius, stats)
+        return Neighbors(
+            self._indices[self._rows],
+            self._distances[self._rows],
+            self._far_radius[self._rows],
+            stats,
+        )
 
     def _resume(self, checkpoint: Path | None, *, is_bound: bool) -> NDArray[np.int64]:
         """Rows that are still to be ranked."""
@@ -201,7 +216,7 @@ class _Mining:
             self._fill(Ranked(*(found[name] for name in Ranked._fields)), found["attempt"])
             is_missing[found["rows"]] = False
             logger.info("found %d of %d rows in %s", len(found), len(is_missing), checkpoint)
-        return np.flatnonzero(is_missing)
+        return self._rows.start + np.flatnonzero(is_missing[self._rows])
 
     def _tiles(self, rows: NDArray[np.int64], precision: Precision) -> NDArray[np.int64]:
         if not len(rows):
@@ -276,7 +291,8 @@ def _mine_with_faiss(
         n_found += sum(len(np.intersect1d(found, true)) for found, true in pairs)
     far_radius, n_resumed = np.empty(0, dtype=np.float32), 0
     if far_rank is not None:
-        mining = _Mining(features, 1, far_rank, torch.device(device), None)
+        every = range(n_images)
+        mining = _Mining(features, 1, far_rank, torch.device(device), None, every)
         precision = _choose_precision("auto", far_rank, far_bound, features.shape[1])
         exact_pass = mining.run(precision, checkpoint)
         far_radius, n_resumed = exact_pass.far_radius, exact_pass.stats.resumed

@@ -30,6 +30,8 @@ except ValueError as error:
 wildcard_constraints:
     experiment="[A-Za-z0-9][A-Za-z0-9_-]*",
     seed="[0-9]+",
+    shard="[0-9]+",
+    n_shards="[0-9]+",
     source="features|pixels|finetuned",
     table="[A-Za-z0-9][A-Za-z0-9_-]*",
 
@@ -114,6 +116,25 @@ def trunk_weights(wildcards):
     return settings["backbone"]["weights"]
 
 
+def parts(path):
+    """What a stage puts together, where several jobs share it out."""
+
+    def resolve(wildcards):
+        count = settings_of(wildcards)["shards"]
+        if count == 1:
+            return {}
+        shards = range(count)
+        return {"parts": expand(path, shard=shards, n_shards=count, **wildcards)}
+
+    return resolve
+
+
+def joining_gpus(wildcards):
+    """GPUs of a stage that may be shared out: putting parts together takes none."""
+    is_joining = settings_of(wildcards)["shards"] > 1
+    return 0 if is_joining else gpus(wildcards)
+
+
 def negative_files(wildcards):
     """What finetuning takes negatives from: a set drawn once, or all far images."""
     if value("negatives.draw")(wildcards) == "once":
@@ -193,9 +214,16 @@ def is_frozen(settings):
 
 
 def view_files(wildcards):
-    """What finetuning has of cached views: features of a frozen backbone, or tokens."""
+    """What finetuning has of cached views: features of a frozen backbone, or tokens.
+
+    Without augmentation all views of an image are the one that was mined.
+    """
     settings = settings_of(wildcards)
-    if settings["finetuning"]["views"] == "fresh" or not is_frozen(settings):
+    finetuning = settings["finetuning"]
+    if is_frozen(settings) and finetuning["augmentation"] == "none":
+        features = artifact("extract_features", "features.zarr/zarr.json")
+        return {"frozen": features(wildcards)}
+    if finetuning["views"] == "fresh" or not is_frozen(settings):
         return token_files(wildcards)
     return {"tokens": artifact("extract_views", "views.json")(wildcards)}
 

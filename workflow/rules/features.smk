@@ -1,3 +1,6 @@
+FEATURE_PARTS = "results/{experiment}/features.parts/{shard}_of_{n_shards}.zarr"
+
+
 rule pretrain:
     input:
         images=artifact("index_images", "images.parquet"),
@@ -69,6 +72,7 @@ rule pretrain_simgcd:
 
 rule extract_features:
     input:
+        unpack(parts(FEATURE_PARTS)),
         unpack(weight_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
@@ -82,7 +86,7 @@ rule extract_features:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=joining_gpus,
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
@@ -99,6 +103,23 @@ rule extract_features:
         "Embedding the images of {wildcards.experiment} with {params.name}"
     script:
         "../scripts/extract_features.py"
+
+
+use rule extract_features as extract_features_of_shard with:
+    input:
+        unpack(weight_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        features=temp(directory(FEATURE_PARTS)),
+    log:
+        "logs/{experiment}/extract_features.{shard}_of_{n_shards}.log",
+    benchmark:
+        "logs/{experiment}/extract_features.{shard}_of_{n_shards}.tsv"
+    resources:
+        gpu=gpus,
+    message:
+        "Embedding shard {wildcards.shard} of the images of {wildcards.experiment}"
 
 
 rule extract_pixels:

@@ -1,5 +1,10 @@
+TOKEN_PARTS = "results/{experiment}/tokens.parts/{shard}_of_{n_shards}.json"
+VIEW_PARTS = "results/{experiment}/views.parts/{shard}_of_{n_shards}.json"
+
+
 rule extract_tokens:
     input:
+        unpack(parts(TOKEN_PARTS)),
         unpack(trunk_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
@@ -14,7 +19,7 @@ rule extract_tokens:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=joining_gpus,
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
@@ -40,8 +45,27 @@ rule extract_tokens:
         "../scripts/extract_tokens.py"
 
 
+use rule extract_tokens as extract_tokens_of_shard with:
+    input:
+        unpack(trunk_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header=temp(TOKEN_PARTS),
+        tokens=temp(TOKEN_PARTS.replace(".json", ".bin")),
+    log:
+        "logs/{experiment}/extract_tokens.{shard}_of_{n_shards}.log",
+    benchmark:
+        "logs/{experiment}/extract_tokens.{shard}_of_{n_shards}.tsv"
+    resources:
+        gpu=gpus,
+    message:
+        "Keeping what the trunk says of shard {wildcards.shard} of the images of {wildcards.experiment}"
+
+
 rule extract_views:
     input:
+        unpack(parts(VIEW_PARTS)),
         unpack(weight_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
@@ -56,7 +80,7 @@ rule extract_views:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=joining_gpus,
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
@@ -80,6 +104,24 @@ rule extract_views:
         "Extracting features of {params.n_views} views of every image of {wildcards.experiment}"
     script:
         "../scripts/extract_tokens.py"
+
+
+use rule extract_views as extract_views_of_shard with:
+    input:
+        unpack(weight_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header=temp(VIEW_PARTS),
+        tokens=temp(VIEW_PARTS.replace(".json", ".bin")),
+    log:
+        "logs/{experiment}/extract_views.{shard}_of_{n_shards}.log",
+    benchmark:
+        "logs/{experiment}/extract_views.{shard}_of_{n_shards}.tsv"
+    resources:
+        gpu=gpus,
+    message:
+        "Extracting features of views of shard {wildcards.shard} of the images of {wildcards.experiment}"
 
 
 rule finetune:

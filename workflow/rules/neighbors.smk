@@ -1,5 +1,9 @@
+NEIGHBOR_PARTS = "results/{experiment}/neighbors.parts/{shard}_of_{n_shards}.zarr"
+
+
 rule mine_neighbors:
     input:
+        unpack(parts(NEIGHBOR_PARTS)),
         features=artifact("extract_features", "features.zarr/zarr.json"),
     output:
         neighbors="results/{experiment}/neighbors.zarr/zarr.json",
@@ -11,7 +15,7 @@ rule mine_neighbors:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=joining_gpus,
         device=value("machine.device"),
     params:
         n_neighbors=value("neighbors.n_neighbors"),
@@ -24,6 +28,21 @@ rule mine_neighbors:
         "Mining {params.n_neighbors} neighbors of every image of {wildcards.experiment}"
     script:
         "../scripts/mine_neighbors.py"
+
+
+use rule mine_neighbors as mine_neighbors_of_shard with:
+    input:
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+    output:
+        neighbors=temp(directory(NEIGHBOR_PARTS)),
+    log:
+        "logs/{experiment}/mine_neighbors.{shard}_of_{n_shards}.log",
+    benchmark:
+        "logs/{experiment}/mine_neighbors.{shard}_of_{n_shards}.tsv"
+    resources:
+        gpu=gpus,
+    message:
+        "Mining neighbors of shard {wildcards.shard} of the images of {wildcards.experiment}"
 
 
 rule clean_neighbors:

@@ -1,4 +1,4 @@
-"""Embed every image of every split (Eq. 1)."""
+"""Embed every image of every split (Eq. 1), those of a shard, or put the shards together."""
 
 from unic.backbones import load_backbone
 from unic.data.decoded import open_pixels
@@ -7,33 +7,42 @@ from unic.data.views import View
 from unic.devices import choose_device
 from unic.features import extract_features
 from unic.jobs import job
+from unic.shards import join_features, read_shard
 from unic.store import write_features
 
 with job(snakemake.log[0], threads=snakemake.threads):
-    device = choose_device(snakemake.resources.device)
     ids = read_index(snakemake.input.images)
-    view = View(**snakemake.params.view)
-    backbone = load_backbone(
-        snakemake.params.name,
-        weights=snakemake.input.get("backbone", snakemake.params.weights),
-        network=snakemake.params.network,
-        options=snakemake.params.options,
-        image_size=view.image_size,
-    )
-    features = {
-        split: extract_features(
-            open_pixels(
-                snakemake.params.data,
-                ids[split],
-                root=snakemake.params.root,
-                decoded=snakemake.input.get("decoded"),
-            ),
-            backbone,
-            view,
-            batch_size=snakemake.resources.batch_size,
-            device=device,
-            n_workers=snakemake.threads,
+    if "parts" in dict(snakemake.input.items()):
+        join_features(snakemake.output.features, snakemake.input.parts, ids)
+    else:
+        device = choose_device(snakemake.resources.device)
+        view = View(**snakemake.params.view)
+        backbone = load_backbone(
+            snakemake.params.name,
+            weights=snakemake.input.get("backbone", snakemake.params.weights),
+            network=snakemake.params.network,
+            options=snakemake.params.options,
+            image_size=view.image_size,
         )
-        for split in ids
-    }
-    write_features(snakemake.output.features, features, ids, backbone=snakemake.params.name)
+        batch_size = snakemake.resources.batch_size
+        shard = read_shard(snakemake.wildcards)
+        rows = {split: shard.rows(len(ids[split]), multiple=batch_size) for split in ids}
+        features = {
+            split: extract_features(
+                open_pixels(
+                    snakemake.params.data,
+                    ids[split],
+                    root=snakemake.params.root,
+                    decoded=snakemake.input.get("decoded"),
+                ),
+                backbone,
+                view,
+                batch_size=batch_size,
+                device=device,
+                n_workers=snakemake.threads,
+                rows=rows[split],
+            )
+            for split in ids
+        }
+        held = {split: ids[split][rows[split].start : rows[split].stop] for split in ids}
+        write_features(snakemake.output.features, features, held, backbone=snakemake.params.name)

@@ -1,4 +1,4 @@
-"""Run the frozen trunk once over some views of every image."""
+"""Run the frozen trunk over some views of every image, or of a shard, or join the shards."""
 
 from unic.backbones import load_backbone
 from unic.data.decoded import open_pixels
@@ -8,42 +8,48 @@ from unic.data.views import View
 from unic.devices import choose_device, choose_precision
 from unic.heads import reads_tokens
 from unic.jobs import job
+from unic.rows import SHARD_ROWS
+from unic.shards import join_tokens, read_shard
 from unic.tokens import extract_tokens
 
 with job(snakemake.log[0], threads=snakemake.threads):
-    device = choose_device(snakemake.resources.device)
     ids = read_index(snakemake.input.images)["train"]
-    view = View(**snakemake.params.view)
-    backbone = load_backbone(
-        snakemake.params.name,
-        weights=snakemake.input.get("backbone", snakemake.params.weights),
-        network=snakemake.params.network,
-        options=snakemake.params.options,
-        image_size=view.image_size,
-        all_tokens=reads_tokens(snakemake.params.head),
-        is_frozen=snakemake.params.is_frozen,
-    )
-    extract_tokens(
-        snakemake.output.header,
-        ViewLoader(
-            open_pixels(
-                snakemake.params.data,
-                ids,
-                root=snakemake.params.root,
-                decoded=snakemake.input.get("decoded"),
+    if "parts" in dict(snakemake.input.items()):
+        join_tokens(snakemake.output.header, snakemake.input.parts, ids)
+    else:
+        device = choose_device(snakemake.resources.device)
+        view = View(**snakemake.params.view)
+        backbone = load_backbone(
+            snakemake.params.name,
+            weights=snakemake.input.get("backbone", snakemake.params.weights),
+            network=snakemake.params.network,
+            options=snakemake.params.options,
+            image_size=view.image_size,
+            all_tokens=reads_tokens(snakemake.params.head),
+            is_frozen=snakemake.params.is_frozen,
+        )
+        extract_tokens(
+            snakemake.output.header,
+            ViewLoader(
+                open_pixels(
+                    snakemake.params.data,
+                    ids,
+                    root=snakemake.params.root,
+                    decoded=snakemake.input.get("decoded"),
+                ),
+                view,
+                augmentation=snakemake.params.augmentation,
+                n_workers=snakemake.threads,
             ),
-            view,
-            augmentation=snakemake.params.augmentation,
-            n_workers=snakemake.threads,
-        ),
-        backbone,
-        n_views=snakemake.params.n_views,
-        dtype=snakemake.params.dtype,
-        batch_size=max(1, snakemake.resources.batch_size // snakemake.params.n_views),
-        seed=0,
-        precision=choose_precision(
-            snakemake.params.precision, device, is_transformer=backbone.is_transformer
-        ),
-        device=device,
-        parameters=dict(snakemake.params.items()),
-    )
+            backbone,
+            n_views=snakemake.params.n_views,
+            dtype=snakemake.params.dtype,
+            batch_size=max(1, snakemake.resources.batch_size // snakemake.params.n_views),
+            seed=0,
+            precision=choose_precision(
+                snakemake.params.precision, device, is_transformer=backbone.is_transformer
+            ),
+            device=device,
+            parameters=dict(snakemake.params.items()),
+            rows=read_shard(snakemake.wildcards).rows(len(ids), multiple=SHARD_ROWS),
+        )

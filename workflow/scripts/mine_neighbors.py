@@ -1,4 +1,4 @@
-"""Rank all images by distance to each image (Eqs. 1-3)."""
+"""Rank all images by distance to each image (Eqs. 1-3), or to those of a shard, or join shards."""
 
 from pathlib import Path
 
@@ -6,34 +6,39 @@ from unic.devices import choose_device
 from unic.distances import to_euclidean
 from unic.jobs import job
 from unic.mining import checkpoint_beside, mine_neighbors
+from unic.shards import WHOLE, join_neighbors, read_shard
 from unic.store import check_store_room, open_store, write_derived
 
 with job(snakemake.log[0], threads=snakemake.threads):
-    features = open_store(snakemake.input.features, kind="features")
-    rows = to_euclidean(features.read("features"), snakemake.params.metric)
-    sizes = {"n": len(rows), "k": snakemake.params.n_neighbors}
-    check_store_room(snakemake.output.neighbors, "neighbors", sizes)
-    device = choose_device(snakemake.resources.device)
-    with checkpoint_beside(Path(snakemake.output.neighbors).parent, rows, device) as checkpoint:
-        neighbors = mine_neighbors(
-            rows,
-            n_neighbors=snakemake.params.n_neighbors,
-            far_rank=snakemake.params.far_rank,
-            device=device,
-            engine=snakemake.params.engine,
-            far_bound=snakemake.params.far_radius == "bound",
-            checkpoint=checkpoint,
-        )
-        write_derived(
-            snakemake.output.neighbors,
-            "neighbors",
-            neighbors.arrays(),
-            of=features,
-            parameters={
+    store = open_store(snakemake.input.features, kind="features")
+    target = snakemake.output.neighbors
+    if "parts" in dict(snakemake.input.items()):
+        join_neighbors(target, snakemake.input.parts, of=store)
+    else:
+        features = to_euclidean(store.read("features"), snakemake.params.metric)
+        shard = read_shard(snakemake.wildcards)
+        rows = shard.rows(len(features))
+        sizes = {"n": len(rows), "k": snakemake.params.n_neighbors}
+        check_store_room(target, "neighbors", sizes)
+        device = choose_device(snakemake.resources.device)
+        with checkpoint_beside(Path(target).parent, features, device) as checkpoint:
+            neighbors = mine_neighbors(
+                features,
+                n_neighbors=snakemake.params.n_neighbors,
+                far_rank=snakemake.params.far_rank,
+                device=device,
+                engine=snakemake.params.engine,
+                far_bound=snakemake.params.far_radius == "bound",
+                checkpoint=checkpoint,
+                rows=rows,
+            )
+            parameters = {
                 "n_neighbors": snakemake.params.n_neighbors,
                 "far_rank": snakemake.params.far_rank,
                 "far_radius": snakemake.params.far_radius,
                 "metric": snakemake.params.metric,
                 "mining": neighbors.stats.record(),
-            },
-        )
+            }
+            if shard != WHOLE:
+                parameters["rows"] = [rows.start, rows.stop]
+            write_derived(target, "neighbors", neighbors.arrays(), of=store, parameters=parameters)

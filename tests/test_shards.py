@@ -1,0 +1,202 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from unic.backbones import load_backbone
+from unic.data.images import ArrayImages
+from unic.data.loaders import ViewLoader
+from unic.data.views import View
+from unic.features import extract_features
+from unic.mining import mine_neighbors
+from unic.rows import SHARD_ROWS
+from unic.shards import WHOLE, Shard, join_features, join_neighbors, join_tokens, read_shard
+from unic.store import Store, open_store, write_derived, write_features
+from unic.tokens import extract_tokens
+
+N_IMAGES = 2 * SHARD_ROWS + 76
+CPU = torch.device("cpu")
+VIEW = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.2,) * 3)
+COUNTS = (1, 2, 3, 7)
+
+
+@pytest.fixture(scope="module")
+def images() -> ArrayImages:
+    pixels = np.random.default_rng(0).integers(0, 255, (N_IMAGES, 8, 8, 3), dtype=np.uint8)
+    return ArrayImages([f"{row:04}" for row in range(N_IMAGES)], pixels)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+# Shards
+
+
+@pytest.mark.parametrize("multiple", [1, 7, 64])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("n_rows", [0, 1, 63, 64, 1000])
+def test_shards_cover_all_rows_once_and_begin_at_multiples(
+    n_rows: int, count: int, multiple: int
+) -> None:
+    shards = [Shard(i, count).rows(n_rows, multiple=multiple) for i in range(count)]
+    assert [row for shard in shards for row in shard] == list(range(n_rows))
+    assert all(shard.start % multiple == 0 for shard in shards if len(shard))
+    blocks = [-(-len(shard) // multiple) for shard in shards]
+    assert max(blocks) - min(blocks) <= 1
+
+
+def test_a_job_finds_its_shard_in_its_wildcards() -> None:
+    assert read_shard(SimpleNamespace(experiment="x")) == WHOLE
+    assert read_shard(SimpleNamespace(shard="2", n_shards="7")) == Shard(2, 7)
+
+
+# The same bytes
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_features_of_shards_are_those_of_one_job(
+    count: int, images: ArrayImages, tmp_path: Path
+) -> None:
+    backbone = load_backbone("test_resnet", weights="random", options={}, image_size=32)
+    ids = {"train": list(images.ids), "test": list(images.ids[:50])}
+    splits = {"train": images, "test": ArrayImages(images.ids[:50], images.pixels[:50])}
+
+    def write(name: str, shard: Shard) -> Path:
+        rows = {split: shard.rows(len(ids[split]), multiple=64) for split in ids}
+        found = {
+            split: extract_features(
+                splits[split], backbone, VIEW, batch_size=64, device=CPU, rows=rows[split]
+            )
+            for split in ids
+        }
+        held = {split: ids[split][rows[split].start : rows[split].stop] for split in ids}
+        write_features(tmp_path / name / "zarr.json", found, held, backbone="test_resnet")
+        return tmp_path / name
+
+    whole = write("whole.zarr", WHOLE)
+    parts = [write(f"{index}.zarr", Shard(index, count)) for index in range(count)]
+    join_features(tmp_path / "joined.zarr/zarr.json", parts, ids)
+    assert content(tmp_path / "joined.zarr") == content(whole)
+
+
+def make_store(folder: Path, n_images: int = 700, n_dims: int = 24) -> Store:
+    generator = np.random.default_rng(1)
+    features = generator.normal(size=(9, n_dims))[generator.integers(9, size=n_images)]
+    features = (features + 0.2 * generator.normal(size=features.shape)).astype(np.float32)
+    ids = [str(row) for row in range(n_images)]
+    write_features(
+        folder / "features.zarr/zarr.json", {"train": features}, {"train": ids}, backbone="x"
+    )
+    return open_store(folder / "features.zarr", kind="features")
+
+
+@pytest.mark.parametrize("far_radius", ["exact", "bound"])
+@pytest.mark.parametrize("count", COUNTS)
+def test_neighbors_of_shards_are_those_of_one_job(
+    count: int, far_radius: str, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path)
+    features = store.read("features")
+
+    def write(name: str, shard: Shard) -> Path:
+        rows = shard.rows(len(features))
+        found = mine_neighbors(
+            features, n_neighbors=10, far_rank=90, far_bound=far_radius == "bound", rows=rows
+        )
+        parameters = {"n_neighbors": 10, "mining": found.stats.record()}
+        if shard != WHOLE:
+            parameters["rows"] = [rows.start, rows.stop]
+        manifest = tmp_path / name / "zarr.json"
+        write_derived(manifest, "neighbors", found.arrays(), of=store, parameters=parameters)
+        return tmp_path / name
+
+    whole = write("whole.zarr", WHOLE)
+    if count == 1:
+        return
+    parts = [write(f"{index}.zarr", Shard(index, count)) for index in range(count)]
+    join_neighbors(tmp_path / "joined.zarr/zarr.json", parts, of=store)
+    assert content(tmp_path / "joined.zarr") == content(whole)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_views_of_shards_are_those_of_one_job(
+    count: int, images: ArrayImages, tmp_path: Path
+) -> None:
+    backbone = load_backbone(
+        "test_resnet", weights="random", options={}, image_size=32, is_frozen=True
+    )
+
+    def write(name: str, shard: Shard) -> Path:
+        loader = ViewLoader(images, VIEW, augmentation="scan")
+        extract_tokens(
+            tmp_path / name,
+            loader,
+            backbone,
+            n_views=2,
+            dtype="float16",
+            batch_size=32,
+            seed=0,
+            precision=torch.float32,
+            device=CPU,
+            parameters={"augmentation": "scan"},
+            rows=shard.rows(N_IMAGES, multiple=SHARD_ROWS),
+        )
+        return tmp_path / name
+
+    whole = write("whole.json", WHOLE)
+    parts = [write(f"{index}.json", Shard(index, count)) for index in range(count)]
+    joined = tmp_path / "joined.json"
+    join_tokens(joined, parts, list(images.ids))
+    assert joined.read_bytes() == whole.read_bytes()
+    assert joined.with_suffix(".bin").read_bytes() == whole.with_suffix(".bin").read_bytes()
+
+
+# Refusals
+
+
+def test_refuses_parts_that_do_not_make_up_the_whole(tmp_path: Path) -> None:
+    store = make_store(tmp_path, n_images=60)
+    features, parts = store.read("features"), []
+    for index in range(3):
+        rows = Shard(index, 3).rows(60)
+        found = mine_neighbors(features, n_neighbors=3, far_rank=20, rows=rows)
+        parameters = {"mining": found.stats.record(), "rows": [rows.start, rows.stop]}
+        manifest = tmp_path / f"{index}.zarr/zarr.json"
+        write_derived(manifest, "neighbors", found.arrays(), of=store, parameters=parameters)
+        parts.append(manifest.parent)
+    for wrong in (parts[:2], [*parts, parts[2]], parts[::-1]):
+        with pytest.raises(ValueError, match="must cover rows 0 to 59 once"):
+            join_neighbors(tmp_path / "joined.zarr/zarr.json", wrong, of=store)
+    assert not (tmp_path / "joined.zarr").exists()
+    ids = store.read_image_ids()
+    with pytest.raises(ValueError, match="must hold the 60 train images in order, they hold 120"):
+        join_features(tmp_path / "j.zarr/zarr.json", [store.path] * 2, {"train": ids})
+
+
+def test_refuses_parts_of_views_of_other_images(images: ArrayImages, tmp_path: Path) -> None:
+    backbone = load_backbone("test_resnet", weights="random", options={}, image_size=32)
+    few = ArrayImages(images.ids[:20], images.pixels[:20])
+    extract_tokens(
+        tmp_path / "0.json",
+        ViewLoader(few, VIEW, augmentation="none"),
+        backbone,
+        n_views=1,
+        dtype="float16",
+        batch_size=8,
+        seed=0,
+        precision=torch.float32,
+        device=CPU,
+        parameters={},
+    )
+    with pytest.raises(ValueError, match="must hold views of the 21 images in order"):
+        join_tokens(tmp_path / "joined.json", [tmp_path / "0.json"], images.ids[:21])
+    rows = (tmp_path / "0.bin").read_bytes()
+    (tmp_path / "0.bin").write_bytes(rows[:100] + b"x" + rows[101:])
+    with pytest.raises(ValueError, match=r"0\.bin is damaged: its checksum differs"):
+        join_tokens(tmp_path / "joined.json", [tmp_path / "0.json"], images.ids[:20])
+    assert json.loads((tmp_path / "0.json").read_text())["layout"]["n_images"] == 20
