@@ -148,6 +148,11 @@ def write_store(
         _write_group(temporary, kind, arrays, images, parameters or {})
 
 
+def manifest_of(path: str | Path) -> Path:
+    """The ``zarr.json`` of a store that is given by it, or by its folder."""
+    return Path(path) if Path(path).name == MANIFEST else Path(path, MANIFEST)
+
+
 def open_store(manifest: str | Path, *, kind: str) -> Store:
     """Open a store for reading.
 
@@ -160,8 +165,7 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
         ValueError: If it is of another kind, lacks arrays that this version of the package needs,
             or its manifest is damaged.
     """
-    path = Path(manifest)
-    path = path.parent if path.name == MANIFEST else path
+    path = manifest_of(manifest).parent
     if not (path / MANIFEST).is_file():
         raise FileNotFoundError(f"no store at {path}: {MANIFEST} is missing")
     try:

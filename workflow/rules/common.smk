@@ -116,15 +116,19 @@ def trunk_weights(wildcards):
     return settings["backbone"]["weights"]
 
 
-def parts(path):
-    """What a stage puts together, where several jobs share it out."""
+def parts(path, rows=None):
+    """What a stage puts together, where several jobs share it out.
+
+    With ``rows`` the parts have a second file each, which is then kept as long.
+    """
 
     def resolve(wildcards):
         count = settings_of(wildcards)["shards"]
         if count == 1:
             return {}
-        shards = range(count)
-        return {"parts": expand(path, shard=shards, n_shards=count, **wildcards)}
+        shards = dict(shard=range(count), n_shards=count, **wildcards)
+        files = {"parts": expand(path, **shards)}
+        return files if rows is None else files | {"rows": expand(rows, **shards)}
 
     return resolve
 

@@ -118,6 +118,8 @@ use rule extract_features as extract_features_of_shard with:
         "logs/{experiment}/extract_features.{shard}_of_{n_shards}.tsv"
     resources:
         gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
     message:
         "Embedding shard {wildcards.shard} of the images of {wildcards.experiment}"
 

@@ -1,10 +1,12 @@
 TOKEN_PARTS = "results/{experiment}/tokens.parts/{shard}_of_{n_shards}.json"
+TOKEN_ROWS = "results/{experiment}/tokens.parts/{shard}_of_{n_shards}.bin"
 VIEW_PARTS = "results/{experiment}/views.parts/{shard}_of_{n_shards}.json"
+VIEW_ROWS = "results/{experiment}/views.parts/{shard}_of_{n_shards}.bin"
 
 
 rule extract_tokens:
     input:
-        unpack(parts(TOKEN_PARTS)),
+        unpack(parts(TOKEN_PARTS, TOKEN_ROWS)),
         unpack(trunk_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
@@ -52,20 +54,22 @@ use rule extract_tokens as extract_tokens_of_shard with:
         images=artifact("index_images", "images.parquet"),
     output:
         header=temp(TOKEN_PARTS),
-        tokens=temp(TOKEN_PARTS.replace(".json", ".bin")),
+        tokens=temp(TOKEN_ROWS),
     log:
         "logs/{experiment}/extract_tokens.{shard}_of_{n_shards}.log",
     benchmark:
         "logs/{experiment}/extract_tokens.{shard}_of_{n_shards}.tsv"
     resources:
         gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
     message:
         "Keeping what the trunk says of shard {wildcards.shard} of the images of {wildcards.experiment}"
 
 
 rule extract_views:
     input:
-        unpack(parts(VIEW_PARTS)),
+        unpack(parts(VIEW_PARTS, VIEW_ROWS)),
         unpack(weight_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
@@ -113,13 +117,15 @@ use rule extract_views as extract_views_of_shard with:
         images=artifact("index_images", "images.parquet"),
     output:
         header=temp(VIEW_PARTS),
-        tokens=temp(VIEW_PARTS.replace(".json", ".bin")),
+        tokens=temp(VIEW_ROWS),
     log:
         "logs/{experiment}/extract_views.{shard}_of_{n_shards}.log",
     benchmark:
         "logs/{experiment}/extract_views.{shard}_of_{n_shards}.tsv"
     resources:
         gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
     message:
         "Extracting features of views of shard {wildcards.shard} of the images of {wildcards.experiment}"
 

@@ -41,6 +41,7 @@ use rule mine_neighbors as mine_neighbors_of_shard with:
         "logs/{experiment}/mine_neighbors.{shard}_of_{n_shards}.tsv"
     resources:
         gpu=gpus,
+        device=value("machine.device"),
     message:
         "Mining neighbors of shard {wildcards.shard} of the images of {wildcards.experiment}"
 

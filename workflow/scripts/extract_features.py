@@ -8,7 +8,7 @@ from unic.devices import choose_device
 from unic.features import extract_features
 from unic.jobs import job
 from unic.shards import join_features, read_shard
-from unic.store import write_features
+from unic.store import manifest_of, write_features
 
 with job(snakemake.log[0], threads=snakemake.threads):
     ids = read_index(snakemake.input.images)
@@ -45,4 +45,5 @@ with job(snakemake.log[0], threads=snakemake.threads):
             for split in ids
         }
         held = {split: ids[split][rows[split].start : rows[split].stop] for split in ids}
-        write_features(snakemake.output.features, features, held, backbone=snakemake.params.name)
+        target = manifest_of(snakemake.output.features)
+        write_features(target, features, held, backbone=snakemake.params.name)

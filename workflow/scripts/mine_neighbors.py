@@ -1,17 +1,15 @@
 """Rank all images by distance to each image (Eqs. 1-3), or to those of a shard, or join shards."""
 
-from pathlib import Path
-
 from unic.devices import choose_device
 from unic.distances import to_euclidean
 from unic.jobs import job
 from unic.mining import checkpoint_beside, mine_neighbors
 from unic.shards import WHOLE, join_neighbors, read_shard
-from unic.store import check_store_room, open_store, write_derived
+from unic.store import check_store_room, manifest_of, open_store, write_derived
 
 with job(snakemake.log[0], threads=snakemake.threads):
     store = open_store(snakemake.input.features, kind="features")
-    target = snakemake.output.neighbors
+    target = manifest_of(snakemake.output.neighbors)
     if "parts" in dict(snakemake.input.items()):
         join_neighbors(target, snakemake.input.parts, of=store)
     else:
@@ -21,7 +19,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         sizes = {"n": len(rows), "k": snakemake.params.n_neighbors}
         check_store_room(target, "neighbors", sizes)
         device = choose_device(snakemake.resources.device)
-        with checkpoint_beside(Path(target).parent, features, device) as checkpoint:
+        with checkpoint_beside(target.parent, features, device) as checkpoint:
             neighbors = mine_neighbors(
                 features,
                 n_neighbors=snakemake.params.n_neighbors,
