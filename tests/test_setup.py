@@ -68,7 +68,7 @@ def test_the_slurm_profile_names_rules_that_exist() -> None:
     profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     named = {*profile["set-resources"], *profile["set-threads"]}
-    assert named <= set(re.findall(r"^rule (\w+):", text, re.MULTILINE))
+    assert named <= set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:", text, re.M))
     assert profile["rerun-triggers"] == default["rerun-triggers"]
     finetune = profile["set-resources"]["finetune"]
     assert (finetune["gpu"], finetune["processes"]) == (4, 4)
