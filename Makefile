@@ -47,7 +47,7 @@ test: $(COMPILED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow and not datasets and not slurm"
 
 test-slow: $(COMPILED)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m slow
 
 test-data: $(COMPILED)
 	$(BIN)/python -m pytest -m datasets
