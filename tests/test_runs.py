@@ -213,7 +213,7 @@ def test_a_frozen_backbone_trains_on_its_features(files: Path, tmp_path: Path) -
     columns = ["loss", "loss_pos", "loss_neg", "head"]
     pd.testing.assert_frame_equal(results(ours)[1][columns], results(theirs)[1][columns], rtol=1e-4)
     wrong = replace(ours, inputs=ours.inputs | {"frozen": str(folder / "features.zarr/zarr.json")})
-    with pytest.raises(ValueError, match="must hold features of the backbone.s 64 dims, it has 4"):
+    with pytest.raises(ValueError, match=r"must hold features of the backbone.s 64 dims, it has 4"):
         train(wrong, ALONE)
 
 
