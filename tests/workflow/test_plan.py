@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.test_experiments import SCHEMA, read_config
-from tests.workflow.project import Project
+from tests.workflow.project import Project, copy_project
 from unic.analysis.inspection import inspect_images, open_artifacts
 from unic.analysis.sheets import read_pixels
 from unic.experiments import resolve_experiments
@@ -118,21 +118,21 @@ def test_a_frozen_backbone_trains_on_features(fresh_project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_shards_give_the_artifacts_of_one_job(
-    fresh_project: Project, finished_project: Project
-) -> None:
-    edit(fresh_project, "config/config.yaml", "defaults:\n", "defaults:\n  shards: 3\n")
+def test_shards_give_the_artifacts_of_one_job(fresh_project: Project, tmp_path: Path) -> None:
+    whole = copy_project(tmp_path / "whole")
+    whole.run("results/digits/neighbors.zarr/zarr.json")
+    edit(fresh_project, "config/config.yaml", "defaults:\n", "defaults:\n  shards: 2\n")
     frozen = "trainable: none\n      views: 2\n      epochs: 1"
     edit(fresh_project, "config/tiny.yaml", "epochs: 1", frozen)
     targets = "results/digits/neighbors.zarr/zarr.json", "results/tiny/views.json"
     planned = fresh_project.plan(*targets)
     for stage in ("extract_features", "extract_views", "mine_neighbors"):
-        assert planned[f"{stage}_of_shard"] == 3
+        assert planned[f"{stage}_of_shard"] == 2
         assert planned[stage] == 1
     fresh_project.run(*targets)
     folder = fresh_project.folder / "results"
     for name in ("digits/features.zarr", "digits/neighbors.zarr"):  # which the experiments share
-        assert read_files(folder / name) == read_files(finished_project.folder / "results" / name)
+        assert read_files(folder / name) == read_files(whole.folder / "results" / name)
     assert CachedViews(folder / "tiny/views.json", device=torch.device("cpu")).layout.n_views == 2
     assert not [path for path in folder.rglob("*_of_*") if path.is_file()]
     assert fresh_project.plan(*targets) == {}
