@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unic.backbones import load_backbone
+from unic.backbones import Backbone, load_backbone
 from unic.data.images import ArrayImages
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
@@ -123,6 +123,25 @@ def test_neighbors_of_shards_are_those_of_one_job(
     assert content(tmp_path / "joined.zarr") == content(whole)
 
 
+def write_views(
+    header: Path, images: ArrayImages, backbone: Backbone, *, rows: range | None = None
+) -> Path:
+    extract_tokens(
+        header,
+        ViewLoader(images, VIEW, augmentation="scan"),
+        backbone,
+        n_views=2,
+        dtype="float16",
+        batch_size=32,
+        seed=0,
+        precision=torch.float32,
+        device=CPU,
+        parameters={"augmentation": "scan"},
+        rows=rows,
+    )
+    return header
+
+
 @pytest.mark.parametrize("count", COUNTS)
 def test_views_of_shards_are_those_of_one_job(
     count: int, images: ArrayImages, tmp_path: Path
@@ -132,21 +151,8 @@ def test_views_of_shards_are_those_of_one_job(
     )
 
     def write(name: str, shard: Shard) -> Path:
-        loader = ViewLoader(images, VIEW, augmentation="scan")
-        extract_tokens(
-            tmp_path / name,
-            loader,
-            backbone,
-            n_views=2,
-            dtype="float16",
-            batch_size=32,
-            seed=0,
-            precision=torch.float32,
-            device=CPU,
-            parameters={"augmentation": "scan"},
-            rows=shard.rows(N_IMAGES, multiple=SHARD_ROWS),
-        )
-        return tmp_path / name
+        rows = shard.rows(N_IMAGES, multiple=SHARD_ROWS)
+        return write_views(tmp_path / name, images, backbone, rows=rows)
 
     whole = write("whole.json", WHOLE)
     parts = [write(f"{index}.json", Shard(index, count)) for index in range(count)]
@@ -181,18 +187,7 @@ def test_refuses_parts_that_do_not_make_up_the_whole(tmp_path: Path) -> None:
 def test_refuses_parts_of_views_of_other_images(images: ArrayImages, tmp_path: Path) -> None:
     backbone = load_backbone("test_resnet", weights="random", options={}, image_size=32)
     few = ArrayImages(images.ids[:20], images.pixels[:20])
-    extract_tokens(
-        tmp_path / "0.json",
-        ViewLoader(few, VIEW, augmentation="none"),
-        backbone,
-        n_views=1,
-        dtype="float16",
-        batch_size=8,
-        seed=0,
-        precision=torch.float32,
-        device=CPU,
-        parameters={},
-    )
+    write_views(tmp_path / "0.json", few, backbone)
     with pytest.raises(ValueError, match="must hold views of the 21 images in order"):
         join_tokens(tmp_path / "joined.json", [tmp_path / "0.json"], images.ids[:21])
     rows = (tmp_path / "0.bin").read_bytes()

@@ -95,7 +95,7 @@ def join_neighbors(manifest: str | Path, parts: Sequence[str | Path], *, of: Sto
     check_same_images(of, *stores)
     parameters = [dict(store.attributes["parameters"]) for store in stores]
     rows = [range(*parameter.pop("rows")) for parameter in parameters]
-    n_images = of.group["train/features"].shape[0]  # type: ignore[union-attr]
+    n_images = len(of.read_image_ids())
     if [row for part in rows for row in part] != list(range(n_images)):
         raise ValueError(
             f"the parts in {Path(parts[0]).parent} must cover rows 0 to {n_images - 1} once, they "
@@ -146,7 +146,7 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
         header,
         compute,
         n_rows=len(ids),
-        row_bytes=_layout(headers[0]).n_bytes // lengths[0],
+        row_bytes=TokenLayout.read(headers[0]).n_bytes // lengths[0],
         about=about,
         need="putting the parts together takes as much again as they do",
     )
@@ -154,15 +154,10 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
 
 def _map_rows(header: str | Path, content: Mapping[str, Any]) -> NDArray[np.uint8]:
     """The rows ``(n, r)`` of a part, which may have none."""
-    layout = _layout(content)
+    layout = TokenLayout.read(content)
     path = find_rows(header, layout.n_bytes)
     if layout.n_images == 0:
         return np.empty((0, 0), dtype=np.uint8)  # which cannot be mapped
     rows = np.memmap(path, mode="r").reshape(layout.n_images, -1)
     check_rows(path, rows, content["checksums"])
     return rows
-
-
-def _layout(content: Mapping[str, Any]) -> TokenLayout:
-    fields = content["layout"]
-    return TokenLayout(**fields | {"shape": tuple(fields["shape"])})

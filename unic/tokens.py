@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -35,6 +35,12 @@ class TokenLayout:
     shape: tuple[int, ...]  # of the tokens of a view
     class_token: int  # its length, 0 on the plain path
     dtype: str  # float16 or int8
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Self:
+        """The layout of the rows of a header."""
+        fields = content["layout"]
+        return cls(**fields | {"shape": tuple(fields["shape"])})
 
     @property
     def n_scales(self) -> int:
@@ -167,8 +173,7 @@ class CachedViews:
 
     def __init__(self, header: str | Path, *, device: torch.device):
         content = read_header(header)
-        fields = content["layout"]
-        self.layout = TokenLayout(**fields | {"shape": tuple(fields["shape"])})
+        self.layout = TokenLayout.read(content)
         self.images: str = content["images"]
         self.device = device
         path = find_rows(header, self.layout.n_bytes)
