@@ -7,7 +7,7 @@ COMPILED := .venv/compiled
 SLURM := .venv/slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-data test-slurm lint format pin clean
+.PHONY: help demo test test-slow test-data test-slurm lint audit format pin clean
 
 help:
 	@echo "make demo       set everything up and cluster the handwritten digits (results/digits)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-data  take a small copy of every data set to its scores (a quarter of an hour)"
 	@echo "make test-slurm run the demo by a SLURM that is started on this machine (root, Debian or Ubuntu)"
 	@echo "make lint       check style, types and the workflow"
+	@echo "make audit      look the pinned packages up among known vulnerabilities (internet)"
 	@echo "make format     format the code"
 	@echo "make pin        refresh requirements.txt from pyproject.toml"
 	@echo "make clean      remove results and logs (the environment stays)"
@@ -61,6 +62,9 @@ lint: $(INSTALLED)
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/python -m snakemake --lint
+
+audit: $(INSTALLED)
+	$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps --requirement requirements.txt
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
