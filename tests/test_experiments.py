@@ -508,6 +508,12 @@ def test_cached_views_build_on_the_start_of_simgcd_alone() -> None:
             merge(simgcd(augmentation="gcd"), {"finetuning": {"views": 4, "augmentation": "scan"}}),
             "must be that of finetuning .* got gcd and scan",
         ),
+        (
+            merge(
+                simgcd(augmentation="scan"), {"finetuning": {"views": 1, "augmentation": "scan"}}
+            ),
+            "finetuning.views must be fresh or at least 2, SimGCD compares two, got 1",
+        ),
     ],
 )
 def test_refuses_a_simgcd_that_cannot_run(settings: Settings, message: str) -> None:

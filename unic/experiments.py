@@ -334,6 +334,10 @@ def _check_together(where: str, settings: Settings) -> None:
                 "finetuning.views are cached, which serve both, got "
                 f"{simgcd['augmentation']} and {finetuning['augmentation']}"
             )
+        if finetuning["views"] == 1:
+            raise ValueError(
+                f"{where}.finetuning.views must be fresh or at least 2, SimGCD compares two, got 1"
+            )
         if finetuning["views"] != "fresh" and finetuning["head"] == "self_attention":
             raise ValueError(
                 f"{where}.finetuning: head must be mlp or linear where cached views serve SimGCD "
