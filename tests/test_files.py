@@ -101,6 +101,47 @@ def test_a_failure_leaves_the_old_folder(tmp_path: Path, has_old: bool) -> None:
     assert not has_old or names(path) == ["old.svg"]
 
 
+# Losses of power
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What has gone to the disk so far: inode and size."""
+    seen, fsync = [], os.fsync
+
+    def watch(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        seen.append((status.st_ino, status.st_size))
+
+    monkeypatch.setattr(os, "fsync", watch)
+    return seen
+
+
+def test_the_disk_has_a_file_before_its_name(
+    tmp_path: Path, flushed: list[tuple[int, int]]
+) -> None:
+    path = tmp_path / "scores.json"
+    write_json(path, {"acc": 0.5})
+    file, folder = path.stat(), tmp_path.stat()
+    assert flushed[0] == (file.st_ino, file.st_size)
+    assert [inode for inode, _ in flushed[1:]] == [folder.st_ino]
+
+
+def test_the_disk_has_all_of_a_folder_before_its_name(
+    tmp_path: Path, flushed: list[tuple[int, int]]
+) -> None:
+    path = tmp_path / "store.zarr"
+    with whole_folder(path) as temporary:
+        (temporary / "train").mkdir()
+        (temporary / "train" / "c0").write_bytes(bytes(5000))
+        (temporary / "zarr.json").write_text("{}")
+    inside = {written.stat().st_ino for written in [path, *path.rglob("*")]}
+    assert {inode for inode, _ in flushed[:-1]} == inside
+    assert ((path / "train" / "c0").stat().st_ino, 5000) in flushed
+    assert flushed[-1][0] == tmp_path.stat().st_ino
+
+
 # What dead writers leave
 
 

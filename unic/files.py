@@ -18,25 +18,35 @@ if TYPE_CHECKING:  # pandas takes a second to import, and most users of this mod
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file beside a path, and move it there once its writing has succeeded."""
+    """Give a temporary file beside a path, and move it there once its writing has succeeded.
+
+    The disk has the content before the name, so that a loss of power leaves no part of a file.
+    """
     path = Path(path)
     temporary = temporary_sibling(path)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # some writers make private files
+        flush(temporary)
         temporary.replace(path)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside a path, and move it there once its filling has succeeded."""
+    """Give a temporary folder beside a path, and move it there once its filling has succeeded.
+
+    The disk has all files before the folder has its name.
+    """
     path = Path(path)
     temporary = temporary_sibling(path)
     temporary.mkdir()
     try:
         yield temporary
+        for written in [*temporary.rglob("*"), temporary]:
+            flush(written)
         if path.exists():
             old = temporary.with_name(f"{temporary.name}.old")
             path.rename(old)
@@ -44,8 +54,21 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             temporary.rename(path)
+        flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until the disk has the content of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # not every file system can
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def check_room(path: str | Path, n_bytes: int) -> None:

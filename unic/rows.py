@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ def write_rows(
                 file.write(rows)
                 checksum = zlib.crc32(rows, checksum)
             file.flush()
+            os.fsync(file.fileno())
             checksums.append(checksum)
             write_header(progress, dict(about) | {"checksums": checksums})
     header.unlink(missing_ok=True)
