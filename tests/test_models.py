@@ -124,7 +124,7 @@ def test_refuses_a_foreign_file(saved: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
 def test_refuses_a_truncated_file(kept: int, saved: Path) -> None:
     saved.write_bytes(saved.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=re.escape(f"{saved} must be a model written by UNIC")):
+    with pytest.raises(ValueError, match=re.escape(f"{saved} must be a safetensors file")):
         load_model(saved)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
 from timm.layers.norm import RmsNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -17,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unic.class_token import TOLERANCE as CLASS_TOKEN_TOLERANCE
 from unic.class_token import ClassTokenBlock, TrunkOutput, block_error, refusal
-from unic.files import whole_file
 from unic.pretrained import load_pretrained, read_weights
+from unic.tensors import save_tensors
 
 LAST_STAGES = ("layer4", "s4")  # ResNet, RegNet
 BLOCK_STACKS = ("stages", "blocks", "layers")  # ConvNeXt; ViT, EfficientNet; Swin
@@ -291,9 +290,7 @@ def load_backbone(
 
 def save_backbone(path: str | Path, backbone: Backbone) -> None:
     """Write the weights with timm's keys, whole or not at all."""
-    state = {k: v.detach().cpu().contiguous() for k, v in backbone.model.state_dict().items()}
-    with whole_file(path) as temporary:
-        save_file(state, temporary)
+    save_tensors(path, backbone.model.state_dict())
 
 
 def _create_model(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:

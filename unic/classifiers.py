@@ -4,11 +4,10 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from unic.files import whole_file
+from unic.tensors import read_tensors, save_tensors
 
 
 class CosineClassifier(nn.Module):
@@ -42,9 +41,7 @@ class CosineClassifier(nn.Module):
 def save_classifier(path: str | Path, classifier: CosineClassifier) -> None:
     """Write the prototypes and the temperature, whole or not at all."""
     temperature = torch.tensor(classifier.temperature, dtype=torch.float64)
-    weight = classifier.weight.detach().cpu().contiguous()
-    with whole_file(path) as temporary:
-        save_file({"weight": weight, "temperature": temperature}, temporary)
+    save_tensors(path, {"weight": classifier.weight, "temperature": temperature})
 
 
 def load_classifier(path: str | Path) -> CosineClassifier:
@@ -52,8 +49,9 @@ def load_classifier(path: str | Path) -> CosineClassifier:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
     """
-    state = load_file(path)
+    state = read_tensors(path).tensors
     n_clusters, n_dims = state["weight"].shape
     classifier = CosineClassifier(
         n_dims,

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from unic.backbones import Backbone, load_backbone
-from unic.files import first_line, whole_file
+from unic.files import first_line
 from unic.heads import Head, make_head, reads_tokens
 from unic.pretrained import load_weights
+from unic.tensors import read_tensors, save_tensors
 
 
 class Model(NamedTuple):
@@ -91,11 +90,7 @@ def save_model(path: str | Path, model: Model, *, description: Mapping[str, Any]
     """
     state = {f"backbone.{k}": v for k, v in model.backbone.model.state_dict().items()}
     state |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    with whole_file(path) as temporary:
-        save_file(
-            tensors, temporary, metadata={"unic": json.dumps(dict(description), sort_keys=True)}
-        )
+    save_tensors(path, state, about=dict(description))
 
 
 def load_model(path: str | Path) -> Model:
@@ -103,26 +98,18 @@ def load_model(path: str | Path) -> Model:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file describes no model, or the weights do not fit its description.
+        ValueError: If the file is damaged or describes no model, or the weights do not fit its
+            description.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no model at {path}")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            described = (file.metadata() or {}).get("unic")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} must be a model written by UNIC, cannot read it: {error}"
-        ) from None
-    if described is None:
+    state, described = read_tensors(path)
+    if not isinstance(described, dict):
         raise ValueError(f"{path} must be a model written by UNIC, it describes none")
     try:
-        model = make_model(json.loads(described), weights="random", seed=0)
+        model = make_model(described, weights="random", seed=0)
     except Exception as error:  # timm raises all sorts on what it does not know
         raise ValueError(
-            f"{path} must describe a model of this version, cannot make it of {described[:200]}: "
-            f"{first_line(error)}"
+            f"{path} must describe a model of this version, cannot make it of "
+            f"{json.dumps(described)[:200]}: {first_line(error)}"
         ) from None
     for module, prefix in ((model.backbone.model, "backbone."), (model.head, "head.")):
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.serialization import safe_globals
+
+from unic.tensors import read_tensors
 
 NETWORKS = ("teacher", "state_dict", "model", "student")  # of checkpoints, the first that is there
 PREFIXES = (
@@ -94,9 +95,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, source: str)
 
 
 def _read_file(path: str) -> Any:
+    if path.endswith(".safetensors"):
+        return read_tensors(path).tensors
     try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
         with safe_globals([argparse.Namespace]):  # the options of the command that trained it
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
