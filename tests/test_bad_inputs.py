@@ -438,6 +438,7 @@ CASES: dict[str, Case] = {
         "must hold networks at most 4 levels deep",
     ),
     "safetensors cut short": damaged("safetensors", cut, "cannot read"),
+    "flipped bit in a model": damaged("model", flip, "its checksum differs"),
     "bundled weights outside of the package": Case(
         nothing,
         lambda folder: read_weights(f"bundled:../../../{folder}/w"),
