@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from tests.workflow.project import ROOT, Project, copy_project
 
 pytestmark = pytest.mark.slurm
 CLUSTER = Path(__file__).with_name("cluster.sh")
+PROFILE = Path("profiles/slurm/config.yaml")
 TARGET = "results/digits/metrics.json"
 CANCELED, STARVED = "finetune", "index_negatives"
-SETTINGS = [
-    *("--workflow-profile", "profiles/slurm"),
-    *("--slurm-init-seconds-before-status-checks", "8"),
-    # The machine is small, and four processes would sum in another order.
-    *("--set-threads", "finetune=1"),
-    *("--set-resources", "finetune:processes=1", "finetune:gpu=2", "extract_features:gpu=1"),
-    f"{STARVED}:mem_mb=400 if attempt == 1 else 4000",
-]
 
 
 class Job(NamedTuple):
@@ -31,7 +25,7 @@ class Job(NamedTuple):
     number: int
     rule: str
     partition: str
-    gres: str
+    gpus: str
     state: str
 
 
@@ -58,6 +52,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """The demo, one job of which is canceled while it runs, and one starved of memory."""
     request.getfixturevalue("cluster")
     project = copy_project(tmp_path_factory.mktemp("slurm") / "project")
+    adapt_profile(project.folder / PROFILE)
     planned = project.plan(TARGET)
     jobs: dict[int, Job] = {}
     canceled: list[int] = []
@@ -75,7 +70,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        finished = project.snakemake(*SETTINGS, "--", TARGET)
+        finished = project.snakemake("--workflow-profile", str(PROFILE.parent), "--", TARGET)
     finally:
         is_over.set()
         watcher.join()
@@ -84,16 +79,27 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return Run(project, planned, output, finished.returncode, jobs, number)
 
 
+def adapt_profile(path: Path) -> None:
+    """Change what the small machine cannot give, and starve a rule of memory once."""
+    profile = yaml.safe_load(path.read_text("utf-8"))
+    profile["set-threads"]["finetune"] = 1
+    asked = profile["set-resources"]
+    asked["finetune"] |= {"gpu": 2, "processes": 1}  # four would sum in another order
+    asked["extract_features"]["gpu"] = 1  # the demo asks for none
+    asked[STARVED]["mem_mb"] = "400 if attempt == 1 else 4000"
+    path.write_text(yaml.safe_dump(profile), "utf-8")
+
+
 def list_jobs() -> list[Job]:
-    form = "%i|%k|%P|%b|%T"
+    form = "JobID:|,Comment:|,Partition:|,tres-per-job:|,State:"
     shown = subprocess.run(
-        ["squeue", "--noheader", "--format", form], check=True, capture_output=True, text=True
+        ["squeue", "--noheader", "--Format", form], check=True, capture_output=True, text=True
     )
     return [read_job(line) for line in shown.stdout.splitlines()]
 
 
 def read_job(line: str) -> Job:
-    number, comment, *others = line.strip().split("|")
+    number, comment, *others = (field.strip() for field in line.split("|"))
     return Job(int(number), comment.removeprefix("rule_").partition("_wildcards")[0], *others)
 
 
@@ -109,10 +115,10 @@ def test_the_metrics_are_those_of_a_run_on_this_machine(run: Run) -> None:
 
 
 def test_jobs_get_the_gpus_and_the_partition_of_their_rule(run: Run) -> None:
-    gres = {job.rule: (job.partition, job.gres) for job in run.jobs.values()}
-    assert gres["finetune"] == ("gpu", "gres:gpu:2")
-    assert gres["extract_features"] == ("gpu", "gres:gpu:1")
-    assert gres["evaluate"] == ("cpu", "N/A")
+    places = {job.rule: (job.partition, job.gpus) for job in run.jobs.values()}
+    assert places["finetune"] == ("gpu", "gres:gpu:2")
+    assert places["extract_features"] == ("gpu", "gres:gpu:1")
+    assert places["evaluate"] == ("cpu", "N/A")
 
 
 def test_a_canceled_training_is_submitted_again(run: Run) -> None:
