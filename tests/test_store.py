@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import re
 import signal
@@ -135,7 +136,7 @@ def test_some_rows_are_those_of_the_whole(
     rows = np.array([3, 29, 0, 3, 12])
     for name, array in draw_arrays("neighbors").items():
         np.testing.assert_array_equal(store.read_rows(name, rows), array[rows])
-    with pytest.raises(KeyError, match="has no array train/features"):
+    with pytest.raises(ValueError, match="has no array train/features"):
         store.read_rows("features", rows)
 
 
@@ -361,11 +362,20 @@ def test_refuses_a_zarr_group_of_others(tmp_path: Path) -> None:
         open_store(tmp_path / "other.zarr", kind="positives")
 
 
+def test_refuses_a_manifest_that_lost_a_split(tmp_path: Path) -> None:
+    path = write(tmp_path, "known_labels")
+    lost = json.loads(path.read_text())
+    lost["attributes"] |= {"images": {}, "checksums": {}}
+    path.write_text(json.dumps(lost))
+    with pytest.raises(ValueError, match=f"{path.parent} has no array train/known_labels"):
+        open_store(path, kind="known_labels").read("known_labels")
+
+
 def test_refuses_unknown_names(tmp_path: Path) -> None:
     store = open_store(write(tmp_path, "known_labels"), kind="known_labels")
-    with pytest.raises(KeyError, match="has no array train/labels, it has train/known_labels"):
+    with pytest.raises(ValueError, match="has no array train/labels, it has train/known_labels"):
         store.read("labels")
-    with pytest.raises(KeyError, match="has no array test/known_labels"):
+    with pytest.raises(ValueError, match="has no array test/known_labels"):
         store.read("known_labels", split="test")
 
 

@@ -67,8 +67,8 @@ class Store:
         """Read one whole array.
 
         Raises:
-            KeyError: If the store has no such split or array.
-            ValueError: If the array on disk is not the one that was written.
+            ValueError: If the store has no such split or array, or the array on disk is not the
+                one that was written.
         """
         key = self._find(name, split)
         try:
@@ -87,8 +87,8 @@ class Store:
         The checksum is that of the whole array and is left unchecked.
 
         Raises:
-            KeyError: If the store has no such split or array.
-            ValueError: If a chunk on disk cannot be decoded.
+            ValueError: If the store has no such split or array, or a chunk on disk cannot be
+                decoded.
         """
         key = self._find(name, split)
         try:
@@ -103,7 +103,7 @@ class Store:
     def _find(self, name: str, split: str) -> str:
         key = f"{split}/{name}"
         if key not in self.attributes["checksums"]:
-            raise KeyError(f"{self.path} has no array {key}, it has {self._keys()}")
+            raise ValueError(f"{self.path} has no array {key}, it has {self._keys()}")
         return key
 
     def _damage(self, key: str, why: str) -> str:
