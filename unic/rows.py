@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from unic.files import read_json, write_json
+from unic.files import flush, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def write_rows(
                 file.write(rows)
                 checksum = zlib.crc32(rows, checksum)
             file.flush()
-            os.fsync(file.fileno())
+            flush(part)
             checksums.append(checksum)
             write_header(progress, dict(about) | {"checksums": checksums})
     header.unlink(missing_ok=True)
