@@ -9,9 +9,7 @@ of the undisturbed run.
 """
 
 import argparse
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.workflow.project import Project, copy_project
+from tests.workflow.project import Project, copy_project, kill
 
 TARGET = "results/tiny/metrics.json"
 PATTERNS = (  # without what holds times: history.csv, pages, logs
@@ -77,19 +75,11 @@ def prepare(folder: Path) -> Project:
 
 def run_for(project: Project, seconds: float) -> bool:
     """Whether the workflow ended within this time; it is killed, jobs and all, where it did not."""
-    process = subprocess.Popen(
-        project.command("--cores", "2", "--nolock", TARGET),
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = project.start(TARGET)
     try:
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(process)
         return False
     if status:
         raise SystemExit(f"the workflow must go on after a kill, it ended with {status}")

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -52,6 +53,17 @@ class Project:
             check=False,
         )
 
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the workflow on two cores without waiting for it; see :func:`kill`."""
+        return subprocess.Popen(
+            self.command("--cores", "2", "--nolock", *arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def run(self, *arguments: str) -> None:
         finished = self.snakemake("--cores", "2", *arguments)
         assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -65,6 +77,12 @@ class Project:
             return {}
         table = output.partition("Job stats:")[2].partition("total")[0]
         return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill what :meth:`Project.start` started, jobs and all, without warning."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def copy_project(folder: Path) -> Project:

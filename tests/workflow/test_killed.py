@@ -1,16 +1,13 @@
 """A run that is killed without warning in each stage ends in the result of an undisturbed one."""
 
-import os
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from tests.workflow.project import Project
+from tests.workflow.project import Project, kill
 from unic.mining import mine_neighbors
 from unic.store import open_store, write_features
 
@@ -29,20 +26,12 @@ STAGES = {  # log of a stage: the output that must not be there when it is kille
 
 def kill_when(is_time: Callable[[], bool], project: Project, *arguments: str) -> None:
     """Start the workflow and kill it, jobs and all, as soon as it is time."""
-    process = subprocess.Popen(
-        project.command("--cores", "2", "--nolock", *arguments),
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = project.start(*arguments)
     deadline = time.monotonic() + 120
     while not is_time() and time.monotonic() < deadline:
         assert process.poll() is None, "ended before its time"
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     assert is_time()
 
 
