@@ -49,9 +49,15 @@ def job(log: str, *, threads: int = 1) -> Iterator[None]:
 
 
 def limit_threads(threads: int) -> None:
-    """Let torch, where it is loaded, and BLAS and OpenMP pools use this many threads."""
+    """Let torch and numba, where they are loaded, and BLAS and OpenMP pools use this many threads.
+
+    numba goes first: with its first parallel loop it would give OpenMP, and so torch, all cores.
+    """
     from threadpoolctl import threadpool_limits
 
+    if "numba" in sys.modules:
+        numba = sys.modules["numba"]
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     threadpool_limits(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
