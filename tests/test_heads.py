@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unic.heads import ClusterHead, SelfAttentionHead, make_head, reads_tokens
+from unic.heads import ClusterHead, SelfAttentionHead, apply_heads, make_head, reads_tokens
 
 KINDS = ("mlp", "linear", "self_attention")
 
@@ -31,6 +31,37 @@ def test_a_linear_head_is_one_product() -> None:
     weight, bias = head.parameters()
     features = torch.randn(3, 64)
     torch.testing.assert_close(head(features), features @ weight.T + bias)
+
+
+@pytest.mark.parametrize("norm", ["none", "rms"])
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@pytest.mark.parametrize("n_heads", [1, 3])
+def test_heads_together_are_each_alone(n_heads: int, kind: str, norm: str) -> None:
+    generator = seeded()
+    heads = [
+        make_head(kind, 24, 5, width=16, generator=generator, norm=norm).double()
+        for _ in range(n_heads)
+    ]
+    parameters = [parameter for head in heads for parameter in head.parameters()]
+    for parameter in parameters:
+        parameter.data.normal_(generator=generator)
+    features = torch.randn(7, 24, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(7, n_heads, 5, generator=generator, dtype=torch.float64)
+    alone = torch.stack([head(features) for head in heads], dim=1)  # (b, h, c)
+    together = apply_heads(heads, features)
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+    inputs = [features, *parameters]
+    gradients = (torch.autograd.grad((x * weights).sum(), inputs) for x in (together, alone))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+def test_several_self_attention_heads_read_the_same_tokens() -> None:
+    generator = seeded()
+    heads = [make_head("self_attention", 64, 5, width=8, generator=generator) for _ in range(2)]
+    tokens = random_tokens(64)
+    logits = apply_heads(heads, tokens)
+    assert logits.shape == (5, 2, 5)
+    torch.testing.assert_close(logits[:, 1], heads[1](tokens))
 
 
 @torch.no_grad()

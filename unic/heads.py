@@ -1,8 +1,10 @@
 """Cluster heads: from what the backbone says of an image to cluster logits (A.10, Fig. 5)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, scaled_dot_product_attention
+from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
 HEAD_STD = 0.02
 PROJECTOR_WIDTH, PROJECTOR_DIMS = 2048, 256  # DINO, SimGCD
@@ -162,6 +164,33 @@ def make_head(
             )
         return SelfAttentionHead(n_dims, n_clusters, width=width, generator=generator)
     raise ValueError(f"head must be mlp, linear or self_attention, got {kind}")
+
+
+def apply_heads(heads: Sequence[Head], read: Tensor) -> Tensor:
+    """Logits ``(b, h, c)`` of several heads of one kind.
+
+    Their products are taken together, since many small ones leave a processor waiting for memory.
+
+    Args:
+        heads: ``h`` heads, alike but for their weights.
+        read: Features ``(b, d)``, or tokens ``(b, t, d)`` for heads that read them.
+    """
+    if len(heads) == 1 or heads[0].reads_tokens:
+        return torch.stack([head(read) for head in heads], dim=1)
+    for layers in zip(*heads, strict=True):
+        is_linear = isinstance(layers[0], nn.Linear)
+        read = _apply_linear(layers, read) if is_linear else layers[0](read)
+    return read
+
+
+def _apply_linear(layers: Sequence[nn.Linear], rows: Tensor) -> Tensor:
+    """Rows ``(b, d)`` of all layers, or a row each ``(b, h, d)``, to ``(b, h, e)``."""
+    biases = torch.stack([layer.bias for layer in layers])  # (h, e)
+    if rows.ndim == 2:
+        weights = torch.cat([layer.weight for layer in layers])  # (h e, d)
+        return linear(rows, weights, biases.flatten()).unflatten(1, biases.shape)
+    weights = torch.stack([layer.weight for layer in layers])  # (h, e, d)
+    return torch.einsum("bhd,hed->bhe", rows, weights) + biases
 
 
 def reads_tokens(kind: str) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
-from unic.heads import Head, Projector
+from unic.heads import Head, Projector, apply_heads
 from unic.losses import (
     batch_negative_loss,
     contrastive_loss,
@@ -102,7 +102,7 @@ class Trainer:
         with torch.set_grad_enabled(self.settings.trainable != "none"):
             read = self._read(output)
         read = read.float()
-        logits = torch.stack([head(read) for head in self.heads], dim=1)  # (r b / p, h, c)
+        logits = apply_heads(self.heads, read)  # (r b / p, h, c)
         log_probs = torch.log_softmax(logits, dim=2).flatten(1).unflatten(0, (n_rows, -1))
         log_probs = self.processes.gather(log_probs)  # (r, b, h c)
         by_head = log_probs.unflatten(2, (len(self.heads), -1)).unbind(2)  # of (r, b, c)
