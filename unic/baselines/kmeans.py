@@ -122,7 +122,7 @@ def assign_clusters(
     mean = centers.mean(axis=0, dtype=np.float64)  # (d,)
     points = torch.as_tensor((features - mean).astype(np.float32), device=device)  # (n, d)
     means = torch.as_tensor((centers - mean).astype(np.float32), device=device)  # (c, d)
-    return _find_nearest(points, means)[0].cpu().numpy()
+    return _find_nearest(points, points.square().sum(dim=1), means)[0].cpu().numpy()
 
 
 def _seed_centers(
@@ -145,14 +145,14 @@ def _choose_seeds(
 ) -> Tensor:
     """Rows ``(f,)`` of unlabeled points that greedy k-means++ adds to given centers."""
     n_candidates = 2 + int(math.log(len(given) + n_seeds))
-    squared_norms = points.square().sum(dim=1)  # (n,)
+    norms = points.square().sum(dim=1)  # (n,)
     seeds = []
     if not len(given):
         seeds.append(torch.randint(len(points), (1,), generator=generator).to(points.device))
         given = points[seeds[0]]
-    closest = torch.full_like(squared_norms, torch.inf)  # (n,)
+    closest = torch.full_like(norms, torch.inf)  # (n,)
     for block in given.split(max(1, _BLOCK_ENTRIES // len(points))):
-        distances = _squared_distances(block, points, squared_norms)  # (g, n)
+        distances = _squared_distances(block, block.square().sum(dim=1), points, norms)  # (g, n)
         closest = torch.minimum(closest, distances.amin(dim=0))
     closest = closest.masked_fill(is_labeled, 0.0)  # what is labeled stays in its cluster
     while len(seeds) < n_seeds:
@@ -161,7 +161,8 @@ def _choose_seeds(
         thresholds = draws.to(points.device) * cumulative[-1]  # (t,)
         candidates = torch.searchsorted(cumulative, thresholds, right=True)  # (t,)
         candidates.clamp_(max=len(points) - 1)  # where all points are seeds, every sum is 0
-        distances = _squared_distances(points[candidates], points, squared_norms)  # (t, n)
+        chosen, chosen_norms = points[candidates], norms[candidates]  # (t, d), (t,)
+        distances = _squared_distances(chosen, chosen_norms, points, norms)  # (t, n)
         distances = torch.minimum(distances, closest)  # (t, n)
         best = distances.sum(dim=1, dtype=torch.float64).argmin()
         closest = distances[best]  # (n,)
@@ -173,25 +174,26 @@ def _iterate(
     points: Tensor, known: Tensor, centers: Tensor, max_iter: int, max_shift: float
 ) -> tuple[float, int, Tensor]:
     """Run Lloyd's iterations from given centers; returns inertia, iterations and centers."""
-    labels, squared = _assign(points, known, centers)  # (n,) each
+    norms = points.square().sum(dim=1)  # (n,)
+    labels, squared = _assign(points, norms, known, centers)  # (n,) each
     n_iter, has_settled = 0, False
     while n_iter < max_iter and not has_settled:
         n_iter += 1
         previous_centers, previous_labels = centers, labels
         centers = _update_centers(points, centers, labels, squared)  # (c, d)
-        labels, squared = _assign(points, known, centers)  # (n,) each
+        labels, squared = _assign(points, norms, known, centers)  # (n,) each
         shift = float((centers - previous_centers).square().sum())
         has_settled = shift <= max_shift or torch.equal(labels, previous_labels)
     inertia = (points - centers[labels]).square().sum(dtype=torch.float64)
     return float(inertia), n_iter, centers
 
 
-def _assign(points: Tensor, known: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+def _assign(points: Tensor, norms: Tensor, known: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Cluster of each point, the known one or the nearest, and its squared distance.
 
     That of a labeled point is -1: no empty cluster may take it.
     """
-    labels, squared = _find_nearest(points, centers)  # (n,) each
+    labels, squared = _find_nearest(points, norms, centers)  # (n,) each
     return torch.where(known >= 0, known, labels), squared.masked_fill(known >= 0, -1.0)
 
 
@@ -207,21 +209,28 @@ def _update_centers(points: Tensor, centers: Tensor, labels: Tensor, squared: Te
     return torch.where(counts > 0, sums / counts.clamp(min=1), centers)
 
 
-def _find_nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest center of each point ``(n,)`` int64, and its squared distance ``(n,)``."""
+def _find_nearest(points: Tensor, norms: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest center of each point ``(n,)`` int64, and its squared distance ``(n,)``.
+
+    The squared lengths of the points, ``norms``, take longer than the products with few centers.
+    """
     block_size = max(1, _BLOCK_ENTRIES // len(centers))
-    squared_norms = centers.square().sum(dim=1)  # (c,)
+    center_norms = centers.square().sum(dim=1)  # (c,)
     nearest = [
-        _squared_distances(block, centers, squared_norms).min(dim=1)
-        for block in torch.split(points, block_size)
+        _squared_distances(block, norms_of_block, centers, center_norms).min(dim=1)
+        for block, norms_of_block in zip(
+            points.split(block_size), norms.split(block_size), strict=True
+        )
     ]
     return torch.cat([m.indices for m in nearest]), torch.cat([m.values for m in nearest])
 
 
-def _squared_distances(left: Tensor, right: Tensor, right_squared_norms: Tensor) -> Tensor:
+def _squared_distances(
+    left: Tensor, left_norms: Tensor, right: Tensor, right_norms: Tensor
+) -> Tensor:
     """Squared distances ``(l, r)`` of two sets of points by one matrix product."""
-    distances = torch.addmm(right_squared_norms[None, :], left, right.T, alpha=-2.0)  # (l, r)
-    return distances.add_(left.square().sum(dim=1)[:, None]).clamp_(min=0.0)
+    distances = torch.addmm(right_norms[None, :], left, right.T, alpha=-2.0)  # (l, r)
+    return distances.add_(left_norms[:, None]).clamp_(min=0.0)
 
 
 def _check_arguments(
