@@ -59,7 +59,7 @@ def test_every_experiment_and_table_plans(fresh_project: Project) -> None:
     tables = [f"results/tables/{name}.md" for name in config["tables"]]
     planned = fresh_project.plan(*targets, *tables)
     assert planned["summarize"] == planned["evaluate"] == len(experiments) > 40
-    assert planned["collect_table"] == len(tables) == 10
+    assert planned["collect_table"] == len(tables) == 13
     assert planned["mine_neighbors"] < len(experiments) / 2  # ablations share
 
 
