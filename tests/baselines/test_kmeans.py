@@ -123,9 +123,10 @@ def reference_lloyd(
 def test_iterations_equal_plain_loops_where_labels_are_known(n_iterations: int) -> None:
     features, known = labeled_blobs()
     points, labels = torch.from_numpy(features), torch.from_numpy(known)
-    start = _seed_centers(points, labels, 12, torch.Generator().manual_seed(0))
+    norms = points.square().sum(dim=1)
+    start = _seed_centers(points, norms, labels, 12, torch.Generator().manual_seed(0))
     centers, inertia = reference_lloyd(features, known, start.double().numpy(), n_iterations)
-    found, _, ours = _iterate(points, labels, start, n_iterations, 0.0)
+    found, _, ours = _iterate(points, norms, labels, start, n_iterations, 0.0)
     np.testing.assert_allclose(ours.numpy(), centers, atol=1e-4)
     assert found == pytest.approx(inertia, rel=1e-5)
 
@@ -133,7 +134,9 @@ def test_iterations_equal_plain_loops_where_labels_are_known(n_iterations: int) 
 def test_centers_start_at_the_means_of_classes_and_at_unlabeled_images() -> None:
     features, known = labeled_blobs()
     generator = torch.Generator().manual_seed(0)
-    start = _seed_centers(torch.from_numpy(features), torch.from_numpy(known), 12, generator)
+    points = torch.from_numpy(features)
+    norms = points.square().sum(dim=1)
+    start = _seed_centers(points, norms, torch.from_numpy(known), 12, generator)
     for label in range(5):
         mean = features[known == label].mean(axis=0, dtype=np.float64)
         np.testing.assert_allclose(start[label], mean, atol=1e-5)

@@ -77,12 +77,11 @@ def fit_kmeans(
     if not math.isfinite(max_shift):
         raise ValueError("features must have a variance that fits float32, got one that overflows")
     known = torch.from_numpy(known_labels).to(points.device)  # (n,)
-    runs = [
-        _iterate(
-            points, known, _seed_centers(points, known, n_clusters, generator), max_iter, max_shift
-        )
-        for _ in tqdm(range(n_restarts), desc="fit_kmeans", unit="restart", disable=None)
-    ]
+    norms = points.square().sum(dim=1)  # (n,)
+    runs = []
+    for _ in tqdm(range(n_restarts), desc="fit_kmeans", unit="restart", disable=None):
+        seeds = _seed_centers(points, norms, known, n_clusters, generator)  # (c, d)
+        runs.append(_iterate(points, norms, known, seeds, max_iter, max_shift))
     inertia, n_iter, centers = min(runs, key=lambda run: run[0])
     logger.info(
         "k-means of %d images in %d clusters on %s: inertia %.6g after %d iterations, best of %d",
@@ -126,7 +125,7 @@ def assign_clusters(
 
 
 def _seed_centers(
-    points: Tensor, known: Tensor, n_clusters: int, generator: torch.Generator
+    points: Tensor, norms: Tensor, known: Tensor, n_clusters: int, generator: torch.Generator
 ) -> Tensor:
     """Choose centers ``(c, d)``: means of the labeled classes, the others by greedy k-means++."""
     is_labeled = known >= 0  # (n,)
@@ -136,16 +135,21 @@ def _seed_centers(
     free = (counts[:, 0] == 0).nonzero()[:, 0]  # (f,)
     if len(free):
         given = centers[counts[:, 0] > 0]  # (c - f, d)
-        centers[free] = points[_choose_seeds(points, is_labeled, given, len(free), generator)]
+        seeds = _choose_seeds(points, norms, is_labeled, given, len(free), generator)  # (f,)
+        centers[free] = points[seeds]
     return centers
 
 
 def _choose_seeds(
-    points: Tensor, is_labeled: Tensor, given: Tensor, n_seeds: int, generator: torch.Generator
+    points: Tensor,
+    norms: Tensor,
+    is_labeled: Tensor,
+    given: Tensor,
+    n_seeds: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """Rows ``(f,)`` of unlabeled points that greedy k-means++ adds to given centers."""
     n_candidates = 2 + int(math.log(len(given) + n_seeds))
-    norms = points.square().sum(dim=1)  # (n,)
     seeds = []
     if not len(given):
         seeds.append(torch.randint(len(points), (1,), generator=generator).to(points.device))
@@ -171,10 +175,9 @@ def _choose_seeds(
 
 
 def _iterate(
-    points: Tensor, known: Tensor, centers: Tensor, max_iter: int, max_shift: float
+    points: Tensor, norms: Tensor, known: Tensor, centers: Tensor, max_iter: int, max_shift: float
 ) -> tuple[float, int, Tensor]:
     """Run Lloyd's iterations from given centers; returns inertia, iterations and centers."""
-    norms = points.square().sum(dim=1)  # (n,)
     labels, squared = _assign(points, norms, known, centers)  # (n,) each
     n_iter, has_settled = 0, False
     while n_iter < max_iter and not has_settled:
