@@ -13,7 +13,7 @@ help:
 	@echo "make demo       set everything up and cluster the handwritten digits (results/digits)"
 	@echo "make test       set everything up and run the tests"
 	@echo "make test-slow  run the tests that take minutes"
-	@echo "make test-data  take a small copy of every data set to its scores (a quarter of an hour)"
+	@echo "make test-data  take a small copy of every data set to its scores (a quarter to half an hour)"
 	@echo "make test-slurm run the demo by a SLURM that is started on this machine (root, Debian or Ubuntu)"
 	@echo "make lint       check style, types and the workflow"
 	@echo "make audit      look the pinned packages up among known vulnerabilities (internet)"
