@@ -9,11 +9,21 @@ import unic
 
 PACKAGE = Path(unic.__file__).parent
 MINE = """
+import sys
 import numpy as np
-from unic.mining import lists, mine_neighbors
-features = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-mine_neighbors(features, n_neighbors=3, far_rank=9)
-print(sum(lists.scan.stats.cache_misses.values()))
+from numba.core.dispatcher import Dispatcher
+from unic.far_sets import FarSampler
+from unic.mining import mine_neighbors
+features = np.random.default_rng(0).normal(size=(500, 3)).round(1).astype(np.float32)
+features[100:200], features[7] = features[3], 1e4
+mined = mine_neighbors(features, n_neighbors=3, far_rank=90)
+unlabeled = np.full(500, -1, dtype=np.int64)
+pool = FarSampler(features, mined.far_radius, far_rank=90, known_labels=unlabeled)
+pool.draw(np.arange(500), 20, np.random.default_rng(0))
+modules = [module for name, module in sys.modules.items() if name.startswith("unic.")]
+loops = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Dispatcher)}
+misses = {v.__name__: sum(v.stats.cache_misses.values()) for v in loops.values()}
+print({name for name, count in misses.items() if count} or 0)
 """
 
 

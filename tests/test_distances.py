@@ -28,3 +28,13 @@ def test_zero_feature_stays_zero() -> None:
 def test_unknown_metric_is_refused() -> None:
     with pytest.raises(ValueError, match="euclidean or cosine, got manhattan"):
         to_euclidean(np.zeros((2, 3), dtype=np.float32), "manhattan")
+
+
+@pytest.mark.parametrize("factor", [1e-43, 1e-30, 1e-22, 1e19, 1e30])
+def test_lengths_beyond_the_squares_of_float32_change_no_direction(factor: float) -> None:
+    features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    scaled = (features * factor).astype(np.float32)
+    unit = to_euclidean(scaled, "cosine")
+    exact = scaled.astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit, exact, atol=1e-6)

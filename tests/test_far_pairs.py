@@ -36,6 +36,16 @@ def reference(
     return found
 
 
+def test_far_pairs_are_found_far_from_the_origin() -> None:
+    # Noise of 1e-2 in the company of lengths of 1e4, of whose squares float64 loses 1e-8.
+    features = (1e4 + 1e-2 * np.random.default_rng(0).normal(size=(N_IMAGES, 7))).astype(np.float32)
+    radius = radius_of(features)
+    anchors = np.arange(N_IMAGES)
+    found = FarPairs(features, radius, known_labels=UNLABELED).is_far(anchors).numpy()
+    np.testing.assert_array_equal(found, reference(features, radius, anchors, UNLABELED))
+    assert found.sum() > 1000
+
+
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_far_pairs_are_those_of_plain_loops(offset: float) -> None:
     features = make_features(offset)

@@ -91,6 +91,24 @@ def test_duplicates_and_equal_distances_split_by_index(far_rank: int, device: st
         assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
 
 
+@pytest.mark.parametrize("far_rank", [10, 40, 100, 149])
+def test_many_copies_split_by_index_too(far_rank: int) -> None:
+    # The far rank is within the 60 copies, at their distance from others, or beyond.
+    features = np.random.default_rng(0).integers(-9, 10, size=(150, 4)).astype(np.float32)
+    features[np.random.default_rng(1).permutation(150)[:60]] = features[7]
+    drawn = draw(features, far_rank, 3000)
+    for i, row in enumerate(ranks(features) >= far_rank):
+        assert set(drawn[i].tolist()) == set(np.flatnonzero(row).tolist())
+
+
+@pytest.mark.parametrize("scale", [1e-44, 3e-43, 1e-39, 1e-30])
+def test_no_negative_of_tiny_features_is_nearer_than_the_far_rank(scale: float) -> None:
+    # The radius is rounded to a multiple of 1.4e-45, which may be a tenth of it.
+    features = (scale * np.random.default_rng(0).normal(size=(300, 16))).astype(np.float32)
+    drawn = draw(features, 60, 200)
+    assert np.take_along_axis(ranks(features), drawn, axis=1).min() == 60
+
+
 # Laws
 
 

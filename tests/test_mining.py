@@ -19,9 +19,10 @@ from unic.mining import MiningStats, Neighbors, checkpoint_beside, mine_neighbor
 from unic.mining.approximate import search
 from unic.mining.distances import ExactRows
 from unic.mining.panels import rank_panels
+from unic.mining.specials import find_specials
 from unic.mining.tiles import Operand, Ranked, _Room, has_int8
 
-EXACT = MiningStats("exact", "float64", 0, 0, 0, 1.0)
+EXACT = MiningStats("exact", "float64", 0, 0, 0, 1.0, 0, 0)
 PRECISIONS = ("int8", "int16", "float32") if has_int8() else ("float32",)
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="no fast int8 products")
 
@@ -252,8 +253,9 @@ def test_products_stay_within_the_bound(make, precision: str) -> None:
     digits = high.numpy().astype(np.float32)
     if low.numel():
         digits += np.float32(1 / 254) * low.numpy().astype(np.float32)
-    scales, half_norms, norms, errors = operand.sides
-    estimates = half_norms - scales[:, None] * (scales * digits)
+    scales, half_norms, tops, norms, errors = operand.sides
+    products = scales[:, None] * (scales * digits)
+    estimates, bounds = half_norms - products, tops - products
     spreads = errors[:, None] * norms + norms[:, None] * errors
     centered = features[operand.order].astype(np.longdouble)
     centered -= features.mean(axis=0, dtype=np.float64)
@@ -261,17 +263,20 @@ def test_products_stay_within_the_bound(make, precision: str) -> None:
     truth = np.square(centered).sum(axis=1) / 2 - centered @ centered.T
     assert (estimates - spreads <= truth).all()
     assert (truth <= estimates + spreads + 8 * 2.0**-24 * operand.half_norms).all()
+    assert (truth <= bounds + spreads).all()
     assert (np.abs(estimates - truth).max(axis=1) <= operand.slacks(np.arange(300)) / 2).all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-40, 1e18])
 @pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
-def test_panels_are_exact(make, device: str) -> None:
+def test_panels_are_exact(make, scale: float, device: str) -> None:
     # On a CPU the same products in float32 stand in for those of tensor cores.
-    features = make(700, 48) + np.float32(2)
+    features = ((make(700, 48) + 2) * scale).astype(np.float32)
     found: list[Ranked] = []
     rank_panels(
         features,
         np.arange(700),
+        specials=find_specials(features),
         n_neighbors=20,
         far_rank=300,
         device=torch.device(device),
@@ -497,6 +502,17 @@ def test_more_neighbors_extend_the_lists() -> None:
     few = mine_neighbors(features, n_neighbors=5, far_rank=100)
     many = mine_neighbors(features, n_neighbors=30, far_rank=100)
     np.testing.assert_array_equal(many.indices[:, :5], few.indices)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-40, 1e18])
+def test_a_power_of_two_of_the_features_is_one_of_the_distances(scale: float, device: str) -> None:
+    features = random_features(150, 20)
+    scale = float(np.exp2(np.round(np.log2(scale))))
+    scaled = (features * scale).astype(np.float32)
+    mined = mine_neighbors(scaled, n_neighbors=12, far_rank=70, device=device)
+    expected = mine_neighbors((scaled / scale).astype(np.float32), n_neighbors=12, far_rank=70)
+    np.testing.assert_array_equal(mined.indices, expected.indices)
+    np.testing.assert_array_equal(mined.far_radius, expected.far_radius * np.float32(scale))
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])

@@ -20,17 +20,21 @@ def compile_loops() -> None:
     from unic.cleaning import reciprocity, union_sizes  # compiled code is looked up on import
     from unic.far_sets import FarSampler
     from unic.mining import mine_neighbors
+    from unic.mining.distances import ExactRows
 
-    features = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    features = np.random.default_rng(0).normal(size=(160, 4)).astype(np.float32)
+    features[:30] = features[0]  # copies, and whole numbers that are equally far: each has loops
+    features[30:] = features[30:].round(1)
     for far_bound in (False, True):
         mined = mine_neighbors(features, n_neighbors=4, far_rank=20, far_bound=far_bound)
         sampler = FarSampler(
             features,
             mined.far_radius,
             far_rank=20,
-            known_labels=np.full(64, -1, dtype=np.int64),
+            known_labels=np.full(160, -1, dtype=np.int64),
             is_bound=far_bound,
         )
-        sampler.draw(np.arange(64), 2, np.random.default_rng(0))
+        sampler.draw(np.arange(160), 9, np.random.default_rng(0))
+    ExactRows(features).nearest(np.arange(160), n_neighbors=4, far_rank=20)
     union_sizes(mined.indices)
     reciprocity(mined.indices)

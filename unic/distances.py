@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+_SAFE_EXPONENT = 48  # sums of squares are far from either end of float32
+
 
 def to_euclidean(features: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
     """Turn features into ones whose Euclidean distances rank images as the metric does.
@@ -21,5 +23,18 @@ def to_euclidean(features: NDArray[np.float32], metric: str) -> NDArray[np.float
         return features
     if metric != "cosine":
         raise ValueError(f"metric must be euclidean or cosine, got {metric}")
+    features = _within_range(features)
     norms = np.linalg.norm(features, axis=1, keepdims=True)  # (n, 1)
     return (features / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def _within_range(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale rows whose squares would leave the range of float32 by a power of two, exactly."""
+    largest = np.abs(features).max(axis=1)  # (n,)
+    exponents = np.frexp(largest)[1]  # (n,)
+    is_extreme = (largest > 0) & (np.abs(exponents) > _SAFE_EXPONENT)
+    if not is_extreme.any():
+        return features
+    scaled = features.copy()
+    scaled[is_extreme] = np.ldexp(features[is_extreme], -exponents[is_extreme, None])
+    return scaled

@@ -42,6 +42,8 @@ class FarPairs:
                 f"{features.shape}, {far_radius.shape} and {known_labels.shape}"
             )
         self._features = torch.from_numpy(features).to(device)  # (n, d)
+        mean = features.mean(axis=0, dtype=np.float64)  # (d,)
+        self._mean = torch.from_numpy(mean).to(device)  # less it, lengths are those of distances
         self._far_radius = torch.from_numpy(far_radius).to(device)  # (n,)
         labels = known_labels if exclude_known_same_label else np.full_like(known_labels, -1)
         self._labels = torch.from_numpy(labels).to(device)  # (n,)
@@ -60,7 +62,7 @@ class FarPairs:
             bool, shape ``(b, b)``, on the device: whether column ``j`` is a negative of row ``i``.
         """
         rows = torch.from_numpy(anchors).to(self._features.device)
-        features = self._features[rows].double()  # (b, d)
+        features = self._features[rows].double() - self._mean  # (b, d)
         squares = features.square().sum(1)  # (b,)
         sums = squares[:, None] + squares  # (b, b)
         squared = sums * (1 - ROUNDING) - 2 * features @ features.T  # (b, b)

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from unic.mining.distances import ExactRows, check_features
 from unic.mining.lists import Side
+from unic.mining.specials import find_copies
 from unic.mining.tiles import MAX_INT8_DIMS, Operand
-from unic.mining.vectors import SUMS, prefetch, squared_distance
+from unic.mining.vectors import SUMS, measure_row, prefetch, squared_distance
 
 _CHECKED_ROWS = 8  # on which the far radius is compared with the features
 _TRIES = 32  # a negative, on average; beyond that the far set of the anchor is listed
 _ROUNDING = 2.0**-20  # over that of distances and squares
 _CACHE_LINE = 64
-_PART_ROWS = 1024  # measured by a thread at a time
 _LISTED_ROWS = 64  # anchors whose far sets are listed at a time
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
@@ -32,9 +32,9 @@ class FarSampler:
     the far set, and takes ``n / (n - tau_2)`` draws on average. Products of features in digits of
     one byte tell on which side most images are (:class:`unic.mining.tiles.Operand`), a quarter of
     the memory to read; the others are measured in float64. The radius is rounded to float32,
-    where images a few ranks apart may agree, and images may be equally far. An anchor for which
-    such an image comes up is ranked once more in float64, by distance and index, and what is at
-    its far rank remembered.
+    where images a few ranks apart may agree, and images may be equally far. For an anchor for
+    which such an image comes up it is found out once what is at its far rank, by distance in
+    float64 and index; of anchors with the same features, for one of them.
     """
 
     def __init__(
@@ -120,6 +120,15 @@ class FarSampler:
     def _exact(self) -> ExactRows:
         return ExactRows(self._features, device=self._device)
 
+    @cached_property
+    def _originals(self) -> NDArray[np.int64]:
+        """For each image ``(n,)`` the first one with its features and radius, if they are many."""
+        originals = np.arange(len(self._features))
+        for group in find_copies(self._features):
+            is_same = self._far_radius[group] == self._far_radius[group[0]]
+            originals[group[is_same]] = group[0]
+        return originals
+
     def _draw(
         self, anchors: NDArray[np.int64], seeds: NDArray[np.uint64], drawn: NDArray[np.int64]
     ) -> NDArray[np.int64]:
@@ -157,12 +166,25 @@ class FarSampler:
             drawn[row] = np.random.default_rng(seed).choice(far, n_negatives)
         return drawn
 
-    def _find_edges(self, rows: NDArray[np.int64]) -> None:
-        for row in rows:
-            squared = _measure_row(self._features, row)  # (n,)
-            edge = np.partition(squared, self._far_rank)[self._far_rank]
-            place = self._far_rank - (squared < edge).sum()  # among those equally far, by index
-            self._edges[row], self._edge_images[row] = edge, np.flatnonzero(squared == edge)[place]
+    def _find_edges(self, anchors: NDArray[np.int64]) -> None:
+        """Remember what is at the far rank of anchors."""
+        originals, places = np.unique(self._originals[anchors], return_inverse=True)
+        edges, edge_images = _find_edges(
+            self._features,
+            self._codes.matrix.numpy(),
+            self._codes.sides,
+            self._codes.half_norms,
+            self._codes.half_scale,
+            self._far_radius,
+            self._far_rank,
+            originals,
+        )
+        self._edges[anchors], self._edge_images[anchors] = edges[places], edge_images[places]
+        # Within a group of copies each has another image at the far rank, as it comes first itself.
+        is_copy = (edges[places] == 0) & (anchors != originals[places])
+        for anchor, original in zip(anchors[is_copy], originals[places][is_copy], strict=True):
+            group = np.flatnonzero(self._originals == original)
+            self._edge_images[anchor] = group[group != anchor][self._far_rank - 1]
 
 
 def check_number(n_negatives: int) -> None:
@@ -194,12 +216,9 @@ def _draw_by_rejection(
     n_images, n_dims = features.shape
     n_anchors, n_negatives = drawn.shape
     outcome, flat = np.full(n_anchors, _DRAWN), codes.reshape(codes.size)
-    scales, _, norms, errors = sides
     for row in prange(n_anchors):
         anchor, state = anchors[row], seeds[row]
-        squared_radius = np.float64(far_radius[anchor]) ** 2 * half_scale
-        outer = squared_radius * (1 + _ROUNDING) - half_norms[anchor]  # as x of the operand
-        inner = squared_radius * (1 - _ROUNDING) - half_norms[anchor]
+        inner, outer = _edges_of(far_radius[anchor], half_scale, half_norms[anchor])
         sums = np.empty(SUMS)
         n_drawn, n_tries = 0, _TRIES * n_negatives
         ahead = np.int64(_uniform(state + _STEP) * n_images)
@@ -212,9 +231,7 @@ def _draw_by_rejection(
             is_same = labels[anchor] >= 0 and labels[anchor] == labels[image]
             if image == anchor or is_same:
                 continue
-            product = np.float64(scales[anchor]) * scales[image] * _dot(codes[anchor], codes[image])
-            spread = np.float64(errors[anchor]) * norms[image] + norms[anchor] * errors[image]
-            estimate = half_norms[image] - product
+            estimate, spread = _estimate(codes, sides, half_norms, anchor, image)
             if estimate - spread > outer:
                 drawn[row, n_drawn] = image
                 n_drawn += 1
@@ -237,6 +254,84 @@ def _draw_by_rejection(
         if n_drawn < n_negatives and outcome[row] == _DRAWN:
             outcome[row] = _EXHAUSTED
     return outcome
+
+
+@njit(parallel=True, cache=True)
+def _find_edges(
+    features: NDArray[np.float32],
+    codes: NDArray[np.int8],
+    sides: Side,
+    half_norms: NDArray[np.float64],
+    half_scale: float,
+    far_radius: NDArray[np.float32],
+    far_rank: int,
+    anchors: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What is at the far rank of anchors ``(b,)``: squared distance and image, ``(b,)`` each.
+
+    Where the far radius is a bound that no image at the rank reaches, all that are as far as it
+    are beyond the rank: -1 and 0.
+    """
+    n_images = len(features)
+    edges, edge_images = np.full(len(anchors), -1.0), np.zeros(len(anchors), dtype=np.int64)
+    for row in prange(len(anchors)):
+        anchor = anchors[row]
+        radius = far_radius[anchor]
+        inner, outer = _edges_of(radius, half_scale, half_norms[anchor])
+        place, n_tied, sums = far_rank - 1, 0, np.empty(SUMS)  # the anchor is at rank 0
+        tied, images = np.empty(n_images), np.empty(n_images, dtype=np.int64)
+        for image in range(n_images):
+            estimate, spread = _estimate(codes, sides, half_norms, anchor, image)
+            if image == anchor or estimate - spread > outer:
+                continue
+            if estimate + spread < inner:
+                place -= 1
+                continue
+            squared = squared_distance(features[anchor], features[image], sums)
+            distance = np.float32(np.sqrt(squared))
+            if distance < radius:
+                place -= 1
+            elif distance == radius:
+                tied[n_tied], images[n_tied] = squared, image
+                n_tied += 1
+        if 0 <= place < n_tied:
+            edge = np.partition(tied[:n_tied], place)[place]
+            for number in range(n_tied):
+                place -= tied[number] < edge
+            for number in range(n_tied):
+                if tied[number] == edge:
+                    if place == 0:
+                        edges[row], edge_images[row] = edge, images[number]
+                    place -= 1
+    return edges, edge_images
+
+
+@njit(cache=True)
+def _edges_of(radius: np.float32, half_scale: float, half_norm: float) -> tuple[float, float]:
+    """Between which ``x`` of the operand an image may be just as far as the radius.
+
+    What is rounded to a radius lies between its neighbors in float32.
+    """
+    above = np.float64(np.nextafter(radius, np.float32(np.inf)))
+    under = np.float64(np.nextafter(radius, np.float32(0)))
+    inner = under**2 * (1 - _ROUNDING) * half_scale - half_norm
+    return inner, above**2 * (1 + _ROUNDING) * half_scale - half_norm
+
+
+@njit(cache=True)
+def _estimate(
+    codes: NDArray[np.int8],
+    sides: Side,
+    half_norms: NDArray[np.float64],
+    anchor: int | np.int64,
+    image: int | np.int64,
+) -> tuple[float, float]:
+    """The ``x`` of a pair by its digits, and how far off that may be."""
+    dot = _dot(codes[anchor], codes[image])
+    product = np.float64(sides.scales[anchor]) * sides.scales[image] * dot
+    spread = np.float64(sides.errors[anchor]) * sides.norms[image]
+    spread += np.float64(sides.norms[anchor]) * sides.errors[image]
+    return half_norms[image] - product, spread
 
 
 @njit(cache=True)
@@ -295,7 +390,7 @@ def _check_radius(
 ) -> None:
     """Compare the radius of some rows with the distance at the far rank."""
     for row in range(0, len(features), -(-len(features) // _CHECKED_ROWS)):
-        squared = _measure_row(features, row)  # (n,)
+        squared = measure_row(features, row)  # (n,)
         exact = np.sqrt(np.partition(squared, far_rank)[far_rank]).astype(np.float32)
         if far_radius[row] < exact if is_bound else far_radius[row] != exact:
             what = "a bound of the distance" if is_bound else "the distance"
@@ -303,16 +398,3 @@ def _check_radius(
                 f"far_radius must be {what} at far_rank={far_rank} in these features, "
                 f"got {float(far_radius[row])} for row {row}"
             )
-
-
-@njit(parallel=True, cache=True)
-def _measure_row(features: NDArray[np.float32], row: int) -> NDArray[np.float64]:
-    """Squared distances ``(n,)`` of all images to one, -1 to itself."""
-    squared = np.empty(len(features))
-    n_parts = -(-len(features) // _PART_ROWS)
-    for part in prange(n_parts):
-        sums = np.empty(SUMS)
-        for image in range(part * _PART_ROWS, min((part + 1) * _PART_ROWS, len(features))):
-            squared[image] = squared_distance(features[row], features[image], sums)
-    squared[row] = -1.0
-    return squared

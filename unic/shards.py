@@ -105,7 +105,8 @@ def join_neighbors(manifest: str | Path, parts: Sequence[str | Path], *, of: Sto
         name: np.concatenate([store.read(name) for store in stores]) for name in SHAPES["neighbors"]
     }
     mining = [parameter.pop("mining") for parameter in parameters]
-    counts = {key: sum(m[key] for m in mining) for key in ("redone_int16", "redone_float64")}
+    counted = ("redone_int16", "redone_float64", "far_kept", "far_sampled")
+    counts = {key: sum(m[key] for m in mining) for key in counted}
     joined = parameters[0] | {"mining": mining[0] | counts}
     write_derived(manifest, "neighbors", arrays, of=of, parameters=joined)
 

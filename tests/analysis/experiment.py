@@ -80,7 +80,9 @@ def write_experiment(
         "negatives": {"indices": order[:, FAR_RANK : FAR_RANK + N_NEGATIVES]},
     }
     parameters = {"n_neighbors": N_NEIGHBORS, "far_rank": FAR_RANK, "metric": metric}
-    parameters |= {"mining": {"engine": "exact", "redone_float64": 3}}
+    parameters |= {
+        "mining": {"engine": "exact", "redone_float64": 3, "far_kept": 7, "far_sampled": 8}
+    }
     added = {"positives": {"max_union_size": MAX_UNION_SIZE}}
     for_all = {"train": features}
     write_features(path_of(folder, "features"), for_all, {"train": ids}, backbone="vit")

@@ -41,6 +41,7 @@ def make_metrics(split="test", keys=("acc", "nmi", "ari"), **changes):
             "far_rank": 500,
             "engine": "exact",
             "recall": 1.0,
+            "far_share": 1.0,
             "max_union_size": 70,
             "quantile": None,
             "clean_fraction": 0.83,

@@ -51,7 +51,7 @@ def make_positives(folder: Path) -> Store:
         "backbone": "vit",
         "n_neighbors": 2,
         "far_rank": 4,
-        "mining": {"engine": "faiss_ivf", "recall": 0.9375, "resumed": 0},
+        "mining": {"engine": "faiss_ivf", "recall": 0.9375, "far_kept": 6, "far_sampled": 8},
         "max_union_size": 5,
         "quantile": 0.6,
     }
@@ -151,6 +151,7 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
             "far_rank": 4,
             "engine": "faiss_ivf",
             "recall": 0.9375,
+            "far_share": 0.75,
             "max_union_size": 5,
             "quantile": 0.6,
             "clean_fraction": pytest.approx(4 / 6),

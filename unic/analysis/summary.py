@@ -67,6 +67,7 @@ def summarize(
             "far_rank": parameters["far_rank"],
             "engine": parameters["mining"]["engine"],
             "recall": parameters["mining"]["recall"],
+            "far_share": far_share(parameters["mining"]),
             "max_union_size": parameters["max_union_size"],
             "quantile": parameters["quantile"],
             "clean_fraction": float(positives.read("is_clean").mean()),
@@ -75,6 +76,16 @@ def summarize(
         },
         "stage_owners": dict(stage_owners),
     }
+
+
+def far_share(mining: Mapping[str, Any]) -> float:
+    """Share of the far sets that a bound of the far radius leaves, measured on some rows.
+
+    Args:
+        mining: What a store of neighbors keeps of how the pass went; 1 where the radius is exact.
+    """
+    sampled = mining.get("far_sampled", 0)
+    return mining["far_kept"] / sampled if sampled else 1.0
 
 
 def summarize_seeds(scores: Scores, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from unic.analysis.inspection import QUANTILES, Anchor, Artifacts
+from unic.analysis.summary import far_share
 
 Form = Literal["table", "csv", "json"]
 
@@ -132,8 +133,10 @@ def _summary_table(summary: dict[str, Any]) -> str:
     ]
     lines += [f"  {name:<13} {path}" for name, path in summary["stores"].items()]
     mining = summary["mining"] or {"how it went": "not recorded"}
+    told = {name: value for name, value in mining.items() if not name.startswith("far_")}
     facts = {
-        "mining": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in mining.items()),
+        "mining": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items()),
+        "far sets": f"{_percent(far_share(mining))} of the images beyond the far rank",
         "mutual": f"{_percent(summary['mutual_fraction'])} of the neighbors",
         "clean": _not_yet("clean_neighbors"),
         "negatives": _not_yet("index_negatives"),

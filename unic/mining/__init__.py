@@ -12,7 +12,9 @@ from unic.mining.approximate import FaissEngine, search
 from unic.mining.checkpoints import Checkpoint, checkpoint_beside
 from unic.mining.distances import ExactRows, check_features, check_spread
 from unic.mining.panels import rank_panels
+from unic.mining.specials import find_specials
 from unic.mining.tiles import MAX_INT8_DIMS, Precision, Ranked, has_int8, rank_rows
+from unic.mining.vectors import measure_row
 
 __all__ = [
     "Engine",
@@ -30,6 +32,8 @@ Engine = Literal["exact"] | FaissEngine
 _FEW = 0.002  # share of the rows that float64 ranks sooner than another operand is made
 _FIRST, _IN_INT16, _IN_FLOAT64 = 0, 1, 2  # attempts at a row
 _RECALL_ROWS = 512  # on which the recall of an approximate engine is measured
+_FAR_ROWS = 64  # on which it is measured what a bound leaves of the far sets
+_LITTLE = 0.9  # of the far sets
 
 
 class MiningStats(NamedTuple):
@@ -41,6 +45,8 @@ class MiningStats(NamedTuple):
     redone_int16: int  # rows that int8 did not settle, but int16 did
     redone_float64: int  # rows that were left to float64
     recall: float  # share of the true neighbors found: 1, or measured on a sample
+    far_kept: int  # images beyond the bound of the far radius, of some rows
+    far_sampled: int  # images beyond the far rank of these rows; 0 where the radius is exact
 
     def record(self) -> dict[str, Any]:
         """What an artifact keeps of it: all that a resumed pass leaves as it is."""
@@ -170,6 +176,7 @@ class _Mining:
         self._distances = np.empty((n_images, n_neighbors), dtype=np.float32)
         n_radii = 0 if far_rank is None else n_images
         self._far_radius = np.empty(n_radii, dtype=np.float32)
+        self._specials = find_specials(features)
         self._attempt = _FIRST
         self._attempts = np.zeros(n_images, dtype=np.uint8)  # (n,), which settled each row
         self._checkpoint: Checkpoint | None = None
@@ -177,6 +184,7 @@ class _Mining:
     def run(self, precision: Precision, checkpoint: Path | None) -> Neighbors:
         rows = self._resume(checkpoint, is_bound=precision == "int8")
         resumed = len(self._attempts[self._rows]) - len(rows)
+        rows = self._rank_specials(rows)
         if self._device.type != "cpu":
             self._panels(rows)
         else:
@@ -186,6 +194,7 @@ class _Mining:
                 rows = self._tiles(rows, "int16")
             self._attempt = _IN_FLOAT64
             self._exactly(rows)
+        far_kept, far_sampled = self._measure_far(is_bound=precision == "int8")
         stats = MiningStats(
             engine="exact",
             precision=precision if self._device.type == "cpu" else "bfloat16 halves",
@@ -193,6 +202,8 @@ class _Mining:
             redone_int16=int((self._attempts == _IN_INT16).sum()),
             redone_float64=int((self._attempts == _IN_FLOAT64).sum()),
             recall=1.0,
+            far_kept=far_kept,
+            far_sampled=far_sampled,
         )
         return Neighbors(
             self._indices[self._rows],
@@ -218,12 +229,44 @@ class _Mining:
             logger.info("found %d of %d rows in %s", len(found), len(is_missing), checkpoint)
         return self._rows.start + np.flatnonzero(is_missing[self._rows])
 
+    def _measure_far(self, *, is_bound: bool) -> tuple[int, int]:
+        """Images beyond the far radius of some rows, and beyond the far rank; 0 if all are."""
+        if self._far_rank is None or not is_bound or self._device.type != "cpu":
+            return 0, 0
+        n_images = len(self._features)
+        sample = np.random.default_rng(0).permutation(n_images)[:_FAR_ROWS]  # (s,)
+        sample = sample[(sample >= self._rows.start) & (sample < self._rows.stop)]
+        kept = 0
+        for row in sample:
+            distances = np.sqrt(measure_row(self._features, row).clip(min=0.0)).astype(np.float32)
+            kept += int((distances > self._far_radius[row]).sum())
+        sampled = len(sample) * (n_images - self._far_rank)
+        if kept < _LITTLE * sampled:
+            logger.warning(
+                "negatives are drawn from only %.0f %% of the images beyond the far rank, whose "
+                "bound is not close for these features; set neighbors.far_radius to exact",
+                100 * kept / sampled,
+            )
+        return kept, sampled
+
+    def _rank_specials(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rank the images that are set apart among some rows; give the other rows."""
+        specials, is_sought = self._specials, np.zeros(len(self._features), dtype=np.bool_)
+        is_sought[rows] = True
+        for number in range(len(specials.weights)):
+            own = specials.members[specials.first[number] : specials.first[number + 1]]
+            if is_sought[own].any():
+                ranked = Ranked(*specials.nearest(number, self._n_neighbors, self._far_rank))
+                self._keep(ranked.take(is_sought[own]))
+        return specials.ordinary[is_sought[specials.ordinary]]
+
     def _tiles(self, rows: NDArray[np.int64], precision: Precision) -> NDArray[np.int64]:
         if not len(rows):
             return rows
         return rank_rows(
             self._features,
             rows,
+            specials=self._specials,
             n_neighbors=self._n_neighbors,
             far_rank=self._far_rank,
             precision=precision,
@@ -235,6 +278,7 @@ class _Mining:
         rank_panels(
             self._features,
             rows,
+            specials=self._specials,
             n_neighbors=self._n_neighbors,
             far_rank=self._far_rank,
             device=self._device,
@@ -246,11 +290,17 @@ class _Mining:
         if not len(rows):
             return
         logger.info("ranking %d of %d rows in float64", len(rows), len(self._features))
-        exact = ExactRows(self._features, device=self._device, block_size=self._block_size)
+        exact = ExactRows(
+            self._specials.select(self._features),
+            device=self._device,
+            block_size=self._block_size,
+            specials=self._specials,
+        )
+        places = np.searchsorted(self._specials.ordinary, rows)  # (m,)
         for start in range(0, len(rows), exact.block_size):
-            block = rows[start : start + exact.block_size]
+            block = places[start : start + exact.block_size]
             found = exact.nearest(block, n_neighbors=self._n_neighbors, far_rank=self._far_rank)
-            self._keep(Ranked(block, *found))
+            self._keep(Ranked(self._specials.ordinary[block], *found))
 
     def _keep(self, ranked: Ranked) -> None:
         self._fill(ranked, self._attempt)
@@ -289,15 +339,18 @@ def _mine_with_faiss(
         truth = exact.nearest(block, n_neighbors=n_neighbors, far_rank=None)[0]
         pairs = zip(indices[block], truth, strict=True)
         n_found += sum(len(np.intersect1d(found, true)) for found, true in pairs)
-    far_radius, n_resumed = np.empty(0, dtype=np.float32), 0
+    far_radius, n_resumed, far_kept, far_sampled = np.empty(0, dtype=np.float32), 0, 0, 0
     if far_rank is not None:
         every = range(n_images)
         mining = _Mining(features, 1, far_rank, torch.device(device), None, every)
         precision = _choose_precision("auto", far_rank, far_bound, features.shape[1])
         exact_pass = mining.run(precision, checkpoint)
         far_radius, n_resumed = exact_pass.far_radius, exact_pass.stats.resumed
+        far_kept, far_sampled = exact_pass.stats.far_kept, exact_pass.stats.far_sampled
     recall = n_found / (len(sample) * n_neighbors)
-    stats = MiningStats(engine, "float32", n_resumed, 0, len(missing), recall)
+    stats = MiningStats(
+        engine, "float32", n_resumed, 0, len(missing), recall, far_kept, far_sampled
+    )
     return Neighbors(indices, distances, far_radius, stats)
 
 

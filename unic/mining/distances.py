@@ -7,6 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unic.mining.settling import merge_specials
+from unic.mining.specials import Specials
+from unic.mining.vectors import measure_pairs
+
 _BLOCK_ENTRIES = 2**24  # of a block of distances: 128 MB
 _PAIR_ENTRIES = 2**22  # of a block of differences: 32 MB
 _SUMS = 32  # partial sums of a distance
@@ -49,13 +53,16 @@ def check_spread(features: NDArray[np.float32]) -> None:
 
 
 class RankedPairs(NamedTuple):
-    """Candidate images of the rows of a block, by row, then distance, then index."""
+    """Candidates of the rows of a block, by row, then distance, then index.
+
+    Columns are those of images, then those of special features.
+    """
 
     rows: Tensor  # (p,) int64, within the block
     columns: Tensor  # (p,) int64
     squared: Tensor  # (p,) float64, squared distance; -1 for the image itself
     first: Tensor  # (b,) int64, position of the first pair of each row
-    counts: Tensor  # (b,) int64, pairs of each row
+    weights: Tensor  # (p,) int64, images that each stands for
 
 
 class ExactRows:
@@ -65,6 +72,9 @@ class ExactRows:
     fixed order. It is symmetric, exactly 0 between duplicates, and the same in every block and
     on every device, but slow. ``screen`` gives it for whole rows by a matrix product, off by at
     most ``slack``; ``rank`` computes it for the few pairs on which a decision hangs.
+
+    Where images are set apart, rows and columns are numbers of ordinary images; what is found are
+    images, special ones included.
     """
 
     def __init__(
@@ -73,11 +83,21 @@ class ExactRows:
         *,
         device: str | torch.device = "cpu",
         block_size: int | None = None,
+        specials: Specials | None = None,
     ) -> None:
-        """Take the features ``(n, d)``, checked, and the rows to hold at a time."""
+        """Take the features ``(n, d)``, checked, and the rows to hold at a time.
+
+        With ``specials`` the features are those of the ordinary images.
+        """
+        self._specials = specials
         self._features = torch.as_tensor(features)  # (n, d)
         self._device = torch.device(device)
         n_images = len(self._features)
+        weights = np.ones(n_images, dtype=np.int64)
+        if specials is not None and len(specials.weights):
+            weights = np.concatenate([weights, specials.weights])
+        self._weights = torch.from_numpy(weights).to(device)  # (n + s,)
+        self._unit = torch.ones((), dtype=torch.float64, device=self._device)
         self._mean = self._features.mean(dim=0, dtype=torch.float64).to(device)  # (d,)
         self._squared_norms = torch.cat(
             [self._centered(chunk).square().sum(dim=1) for chunk in self._chunks()]
@@ -85,7 +105,7 @@ class ExactRows:
         self.block_size = block_size or max(1, _BLOCK_ENTRIES // n_images)
 
     def slack(self, rows: Tensor) -> Tensor:
-        """Bound ``(b, 1)`` of ``|screened - squared|`` in each row, float64.
+        """Bound ``(b, 1)`` of ``|screened - squared|`` in each row, in units of the screen.
 
         Rounding in the centering, the norms, the matrix product and the defining sum adds up to
         less than ``(2 d + 16) 2^-53 (|a| + |b|)^2``, in whatever order a library adds; taken twice.
@@ -96,7 +116,10 @@ class ExactRows:
         return (2 * n_dims + 16) * 2.0**-52 * (norms + greatest).square()
 
     def screen(self, rows: Tensor) -> Tensor:
-        """Squared distances ``(b, n)`` float64 of some rows within the slack; -inf to itself."""
+        """Squared distances ``(b, n)`` float64 of some rows within the slack; -inf to itself.
+
+        They are in units of the screen, ``unit`` times those of the features.
+        """
         left = self._centered(rows)  # (b, d)
         screened = torch.empty(
             (len(rows), len(self._features)), dtype=torch.float64, device=self._device
@@ -109,16 +132,16 @@ class ExactRows:
         return screened
 
     def rank(self, rows: Tensor, is_candidate: Tensor) -> RankedPairs:
-        """Order the candidates ``(b, n)`` of each row by exact distance, ties by index."""
+        """Order the candidates ``(b, n)``, or ``(b, n + s)``, of each row by exact distance."""
         in_block, columns = is_candidate.nonzero(as_tuple=True)  # (p,) each, by row, then index
-        squared = self._squared_distances(rows[in_block], columns)  # (p,)
+        squared = self._measure(rows[in_block], columns)  # (p,)
         squared[columns == rows[in_block]] = -1.0  # the image itself comes before duplicates
         order = torch.argsort(squared, stable=True)  # (p,)
         order = order[torch.argsort(in_block[order], stable=True)]  # (p,)
-        counts = is_candidate.sum(dim=1)  # (b,)
-        return RankedPairs(
-            in_block[order], columns[order], squared[order], counts.cumsum(dim=0) - counts, counts
-        )
+        counts = _count_rows(is_candidate)  # (b,)
+        columns = columns[order]
+        first = counts.cumsum(dim=0) - counts  # (b,)
+        return RankedPairs(in_block[order], columns, squared[order], first, self._weights[columns])
 
     def nearest(
         self, rows: NDArray[np.int64], *, n_neighbors: int, far_rank: int | None
@@ -129,10 +152,14 @@ class ExactRows:
         # An order statistic of the screened distances is within the slack of the exact one, and
         # so is each distance: beyond twice the slack on either side nothing is in doubt.
         doubt = 2 * self.slack(block)  # (b, 1)
-        near = self.rank(block, screened <= _order_statistic(screened, n_neighbors - 1) + doubt)
-        picked = near.first[:, None] + torch.arange(n_neighbors, device=self._device)  # (b, k)
+        n_listed = min(n_neighbors, screened.shape[1])
+        near = self.rank(block, screened <= _order_statistic(screened, n_listed - 1) + doubt)
+        picked = near.first[:, None] + torch.arange(n_listed, device=self._device)  # (b, k)
         indices = near.columns[picked].cpu().numpy()
-        distances = near.squared[picked].clamp_(min=0.0).sqrt().float().cpu().numpy()
+        squared = near.squared[picked].clamp_(min=0.0).cpu().numpy()  # (b, k)
+        if self._specials is not None:
+            indices, squared = self._merge(rows, indices, squared, n_neighbors)
+        distances = np.sqrt(squared).astype(np.float32)
         if far_rank is None:
             return indices, distances, np.empty(0, dtype=np.float32)
         far, at_far_rank, _ = self._about(block, screened, far_rank)
@@ -152,10 +179,54 @@ class ExactRows:
     ) -> tuple[RankedPairs, Tensor, Tensor]:
         """Pairs about a rank, the position ``(b,)`` of the one at it, and which are nearer."""
         doubt = 2 * self.slack(rows)  # (b, 1)
-        cut = _order_statistic(screened, far_rank)  # (b, 1)
-        is_nearer = screened < cut - doubt  # (b, n)
-        pairs = self.rank(rows, ~is_nearer & (screened <= cut + doubt))
-        return pairs, pairs.first + far_rank - is_nearer.sum(dim=1), is_nearer
+        every = self.with_specials(rows, screened)  # (b, n + s)
+        cut = self.cut(every, far_rank)  # (b, 1)
+        is_nearer = every < cut - doubt  # (b, n + s)
+        pairs = self.rank(rows, ~is_nearer & (every <= cut + doubt))
+        place = far_rank - self._count(is_nearer)  # (b,)
+        reached = pairs.weights.cumsum(dim=0)  # (p,)
+        place += reached[pairs.first] - pairs.weights[pairs.first]
+        return pairs, torch.searchsorted(reached, place, right=True), is_nearer
+
+    def cut(self, screened: Tensor, far_rank: int) -> Tensor:
+        """What is at a rank ``(b, 1)`` of ``(b, n)``, or of ``(b, n + s)`` weighted columns."""
+        if screened.shape[1] < self._weights.sum():  # each column as often as it counts
+            columns = torch.arange(len(self._weights), device=self._device)
+            screened = screened[:, columns.repeat_interleave(self._weights)]
+        return _order_statistic(screened, far_rank)
+
+    def with_specials(self, rows: Tensor, screened: Tensor) -> Tensor:
+        """Columns of special features ``(b, n + s)`` after the others, which are exact."""
+        if len(self._weights) == len(self._features):
+            return screened
+        return torch.cat([screened, (self._special(rows) * self._unit).to(screened.dtype)], dim=1)
+
+    def _special(self, rows: Tensor) -> Tensor:
+        """Squared distances ``(b, s)`` of some rows to special features, float64."""
+        squared = self._specials.squared[rows.cpu().numpy()]  # type: ignore[union-attr]
+        return torch.from_numpy(squared).to(self._device)
+
+    def _count(self, is_column: Tensor) -> Tensor:
+        """Images ``(b,)`` that the marked columns stand for."""
+        n_images = len(self._features)
+        counts = _count_rows(is_column[:, :n_images])
+        return counts + (is_column[:, n_images:] * self._weights[n_images:]).sum(dim=1)
+
+    def _merge(
+        self,
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        squared: NDArray[np.float64],
+        n_neighbors: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Nearest images ``(b, k)`` and squared distances, of nearest ordinary images."""
+        specials: Specials = self._specials  # type: ignore[assignment]
+        indices = specials.ordinary[columns]
+        if not len(specials.weights):
+            return indices, squared
+        every = np.ones(len(rows), dtype=np.bool_)
+        known = specials.rows(specials.squared[rows])
+        return merge_specials(indices, squared, every, known, n_neighbors)
 
     def order(
         self, rows: NDArray[np.int64], candidates: NDArray[np.int64], n_neighbors: int
@@ -185,8 +256,25 @@ class ExactRows:
             rows = rows.to(self._features.device)
         return self._features[rows].to(self._device)
 
+    def _measure(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Squared distances ``(p,)`` float64 of rows and columns, those of specials among them."""
+        n_images = len(self._features)
+        is_special = columns >= n_images
+        if not is_special.any():
+            return self._squared_distances(rows, columns)
+        squared = torch.empty(len(rows), dtype=torch.float64, device=self._device)
+        known = ~is_special
+        squared[known] = self._squared_distances(rows[known], columns[known])
+        places = (rows[is_special].cpu().numpy(), columns[is_special].cpu().numpy() - n_images)
+        special = torch.from_numpy(self._specials.squared[places])  # type: ignore[union-attr]
+        squared[is_special] = special.to(self._device)
+        return squared
+
     def _squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
         """Squared distances ``(p,)`` float64 of pairs of images, as defined by this class."""
+        if self._features.device.type == self._device.type == "cpu":
+            found = measure_pairs(self._features.numpy(), left.numpy(), right.numpy())
+            return torch.from_numpy(found)
         n_pairs = max(1, _PAIR_ENTRIES // self._features.shape[1])
         squared = torch.empty(len(left), dtype=torch.float64, device=left.device)  # (p,)
         for start in range(0, len(left), n_pairs):
@@ -202,6 +290,13 @@ def _order_statistic(values: Tensor, rank: int) -> Tensor:
     if values.device.type == "cpu":  # introselect: 6 times as fast as kthvalue
         return torch.from_numpy(np.partition(values.numpy(), rank, axis=1)[:, rank, None])
     return values.kthvalue(rank + 1, dim=1, keepdim=True).values
+
+
+def _count_rows(is_marked: Tensor) -> Tensor:
+    """How many of each row ``(b, n)`` are marked: ``(b,)``, int64."""
+    if is_marked.device.type == "cpu":  # a tenth of the time
+        return torch.from_numpy(np.count_nonzero(is_marked.numpy(), axis=1))
+    return is_marked.sum(dim=1)
 
 
 def _sum_in_order(values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ _ROOM = 96  # entries that a list gains before it is cut back
 _STEPS = 65  # of the images seen, at which the widest margin is looked for
 _STRETCH = 64  # columns between which those below a window are counted
 _BISECTIONS = 50  # they tell all but ties apart
+_ROUNDING = np.float32(2.0**-22)  # over that of distances to special features
 _DEVIATIONS = 4.0  # of the rank of the far radius among the images seen so far
 
 
@@ -24,7 +25,8 @@ class Side(NamedTuple):
     """What is known of ``b`` images beside products (:class:`unic.mining.tiles.Operand`)."""
 
     scales: NDArray[np.float32]  # (b,)
-    half_norms: NDArray[np.float32]  # (b,)
+    half_norms: NDArray[np.float32]  # (b,), from below
+    tops: NDArray[np.float32]  # (b,), the same from above
     norms: NDArray[np.float32]  # (b,)
     errors: NDArray[np.float32]  # (b,)
 
@@ -33,8 +35,10 @@ class FarRank(NamedTuple):
     """The place of the far radius in each row."""
 
     rank: int  # tau_2 of the paper
-    n_images: int
+    n_images: int  # that are read in tiles
     n_doubtful: int  # images about it that estimates may put on the wrong side, as a rule
+    is_bound: bool  # whether windows are of upper bounds of x
+    weights: NDArray[np.int64]  # (s,), images of each special feature
 
 
 class NearLists(NamedTuple):
@@ -50,12 +54,14 @@ class NearLists(NamedTuple):
 class FarWindows(NamedTuple):
     """Images about the far rank of each of ``m`` rows."""
 
-    values: NDArray[np.float32]  # (m, w), estimates of x
+    values: NDArray[np.float32]  # (m, w), estimates of x, or upper bounds
     columns: NDArray[np.int32]  # (m, w)
     counts: NDArray[np.int32]  # (m,)
     lows: NDArray[np.float32]  # (m,), those left out below are at most here
     highs: NDArray[np.float32]  # (m,), those left out above are at least here
     below: NDArray[np.int32]  # (m,), images left out below
+    specials: NDArray[np.float32]  # (m, s), x of special features
+    slacks: NDArray[np.float32]  # (m,), how near to those of interest others must be kept
 
 
 class _Scratch(NamedTuple):
@@ -82,8 +88,17 @@ def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
     )
 
 
-def far_windows(n_rows: int, far_rank: FarRank) -> FarWindows:
-    """Empty windows wide enough for the drift of the far rank, see :func:`scan`."""
+def far_windows(
+    specials: NDArray[np.float32], slacks: NDArray[np.float32], far_rank: FarRank
+) -> FarWindows:
+    """Empty windows wide enough for the drift of the far rank, see :func:`scan`.
+
+    Args:
+        specials: Shape ``(m, s)``, ``x`` of special features in each of the ``m`` rows.
+        slacks: Shape ``(m,)``, how near to a special feature at the far rank others must be kept.
+        far_rank: What the windows look for.
+    """
+    n_rows = len(specials)
     steps = np.linspace(0.0, far_rank.n_images, _STEPS, dtype=np.int64)
     margin = max(_margin(n_seen, far_rank) for n_seen in steps)
     shape = (n_rows, 2 * (margin + LANES) + _ROOM)
@@ -94,6 +109,8 @@ def far_windows(n_rows: int, far_rank: FarRank) -> FarWindows:
         np.full(n_rows, -np.inf, dtype=np.float32),
         np.full(n_rows, np.inf, dtype=np.float32),
         np.zeros(n_rows, dtype=np.int32),
+        specials,
+        slacks,
     )
 
 
@@ -157,12 +174,20 @@ def scan(
             scratch.estimates[c] = columns.half_norms[c] - scratch.products[c]
         _list_near(near, row, first_column, n_neighbors, n_kept, scratch)
         if has_far:
+            if far_rank.is_bound:
+                for c in range(n_columns):
+                    top = columns.tops[c] - scratch.products[c]
+                    scratch.estimates[c] = top + scratch.spreads[c]
             _list_far(far, row, first_column, n_row_seen, far_rank, scratch)
         if is_for_columns:
             for c in range(n_columns):
                 scratch.estimates[c] = rows.half_norms[r] - scratch.products[c]
             _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch)
         if is_for_columns and has_far:
+            if far_rank.is_bound:
+                for c in range(n_columns):
+                    top = rows.tops[r] - scratch.products[c]
+                    scratch.estimates[c] = top + scratch.spreads[c]
             n_seen = n_column_seen + r
             _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch)
 
@@ -170,7 +195,7 @@ def scan(
 @njit(cache=True)
 def order_statistic(values: NDArray[np.float32], place: int) -> float:
     """The value at a place of the order, counted from 0."""
-    bound, _ = _thresholds(values, place + 1, place + 1)
+    bound, _ = _thresholds(values, place + 1, place + 1, values[:0], values[:0])
     n_under = 0
     under, above = np.float32(-np.inf), np.float32(np.inf)
     for c in range(len(values)):
@@ -241,7 +266,7 @@ def _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch)
 def _list_far(far, row, first_column, n_seen, far_rank, scratch):
     """Put what lies about the far rank of a row into its window, and count what is below."""
     _, _, estimates, listed, hits, places = scratch
-    values, columns, counts, lows, highs, below = far
+    values, columns, counts, lows, highs, below, _, _ = far
     n_below = _mark(estimates, lows[row], highs[row], listed)
     n_hits, count, width = pack(listed, hits, places), counts[row], values.shape[1]
     if count + n_hits <= width:
@@ -270,7 +295,7 @@ def _list_far(far, row, first_column, n_seen, far_rank, scratch):
 def _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch):
     """Put a row into the windows of the columns at whose far rank it may be."""
     _, _, estimates, listed, hits, places = scratch
-    values, columns, counts, _, _, _ = far
+    values, columns, counts, _, _, _, _, _ = far
     ends = slice(first_column, first_column + len(estimates))
     lows, highs, below = far.lows[ends], far.highs[ends], far.below[ends]
     for c in range(len(estimates)):
@@ -306,13 +331,14 @@ def _cut_near(near, row, n_neighbors, n_kept):
     The ``k``-th least ``x`` is at most the ``k``-th least lower bound and the reach.
     """
     values, columns = near.values[row], near.columns[row]
-    _, last = _thresholds(values, n_neighbors, n_neighbors + 4)
+    none = values[:0]
+    _, last = _thresholds(values, n_neighbors, n_neighbors + 4, none, none)
     cut = last + near.reaches[row]
     n_under = 0
     for place in range(len(values)):
         n_under += values[place] <= cut
     if n_under > n_kept + LANES:
-        _, cut = _thresholds(values, n_kept, n_kept + LANES)
+        _, cut = _thresholds(values, n_kept, n_kept + LANES, none, none)
     count, _ = _cut_back(values, columns, np.float32(-np.inf), cut)
     if count < n_neighbors or count == len(values):  # too many ties: leave the row to others
         count, cut = 0, np.float32(-np.inf)
@@ -326,10 +352,16 @@ def _narrow(far, row, n_seen, far_rank):
     low, high = far.lows[row], far.highs[row]
     place = far_rank.rank * n_seen // far_rank.n_images - far.below[row]
     margin = _margin(n_seen, far_rank)
+    specials, weights = _weigh_specials(far, row, n_seen, far_rank)
     if place - margin > 0:
-        low, _ = _thresholds(values, max(place - margin - LANES, 0), place - margin)
-    if place + margin < count:
-        _, high = _thresholds(values, place + margin, place + margin + LANES)
+        fewest = max(place - margin - LANES, 0)
+        low, _ = _thresholds(values, fewest, place - margin, specials, weights)
+    if place + margin < count + weights.sum():
+        most = place + margin + LANES
+        _, high = _thresholds(values, place + margin, most, specials, weights)
+    if len(far_rank.weights) > 0:  # either may be at a special feature, which may be at the rank
+        low -= far.slacks[row] + abs(low) * _ROUNDING
+        high += far.slacks[row] + abs(high) * _ROUNDING
     count, n_below = _cut_back(values, columns, low, high)
     if count == len(values):  # too many ties, as above
         count, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
@@ -338,10 +370,36 @@ def _narrow(far, row, n_seen, far_rank):
 
 
 @njit(cache=True)
-def _thresholds(values, fewest, most):
+def _weigh_specials(far, row, n_seen, far_rank):
+    """Special features under the largest value of a window, and the images that each stands for.
+
+    All of a special feature's images are known from the start, those read in tiles up to now
+    are a share of all: each weighs as much as that share of its images.
+    """
+    if len(far_rank.weights) == 0:
+        return far.values[row, :0], far.values[row, :0]
+    values, share = far.values[row], n_seen / far_rank.n_images
+    specials = np.empty(len(far_rank.weights) + 1, dtype=np.float32)
+    weights = np.empty(len(far_rank.weights) + 1, dtype=np.float32)
+    least, largest, count = values.min(), values.max(), 1
+    specials[0], weights[0] = -np.inf, 0.0  # all under the window count as one
+    for number in range(len(far_rank.weights)):
+        special = far.specials[row, number]
+        weight = np.float32(share * far_rank.weights[number])
+        if special < least:
+            weights[0] += weight
+        elif special < largest:
+            specials[count], weights[count] = special, weight
+            count += 1
+    return specials[:count], weights[:count]
+
+
+@njit(cache=True)
+def _thresholds(values, fewest, most, specials, weights):
     """Find a bound under which between ``fewest`` and ``most`` of the values lie, by bisection.
 
-    It is given twice. Where ties leave none, the first has fewer under it, the second more.
+    Specials count as many times as their weights say. The bound is given twice. Where ties leave
+    none, the first has fewer under it, the second more.
     """
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for c in range(len(values)):
@@ -352,9 +410,13 @@ def _thresholds(values, fewest, most):
         n_under = 0
         for c in range(len(values)):
             n_under += values[c] < middle
-        if n_under < fewest:
+        n_weighted = np.float64(n_under)
+        for number in range(len(specials)):
+            if specials[number] < middle:
+                n_weighted += weights[number]
+        if n_weighted < fewest:
             low = middle
-        elif n_under > most:
+        elif n_weighted > most:
             high = middle
         else:
             return middle, middle
@@ -382,5 +444,7 @@ def _margin(n_seen, far_rank):
     put on the wrong side. A row that strays further is found out in the end and ranked anew.
     """
     inside, seen = far_rank.rank / far_rank.n_images, n_seen / far_rank.n_images
+    if len(far_rank.weights) > 0:
+        inside = min(inside, 0.5)  # of those in tiles; nobody knows it, this deviates most
     deviation = np.sqrt(far_rank.n_images * inside * (1 - inside) * seen * (1 - seen))
     return int(_DEVIATIONS * deviation + far_rank.n_doubtful * seen) + 8

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unic.mining.distances import ExactRows
+from unic.mining.specials import Specials
 from unic.mining.tiles import Ranked
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,12 @@ class SplitRows(ExactRows):
     """
 
     def __init__(
-        self, features: NDArray[np.float32], *, device: torch.device, block_size: int | None = None
+        self,
+        features: NDArray[np.float32],
+        *,
+        device: torch.device,
+        block_size: int | None = None,
+        specials: Specials | None = None,
     ) -> None:
         """Bring the features to the device, or pin them where it is too small."""
         n_images = len(features)
@@ -49,16 +55,17 @@ class SplitRows(ExactRows):
         if block_size is None:
             fitting = int(_SHARE * _free_bytes(device) / (_PANEL_BYTES * n_images))
             block_size = max(1, min(fitting, 4096))
-        super().__init__(stored, device=device, block_size=block_size)
+        super().__init__(stored, device=device, block_size=block_size, specials=specials)
         largest = self._squared_norms.max().sqrt()
         self._scale = torch.exp2(-torch.ceil(torch.log2(largest)))  # of an image, not an entry
+        self._unit = self._scale.square()
         parts = [self._split(chunk) for chunk in self._chunks()]
         self._low_norms = torch.cat([low for _, low, _ in parts])  # (n,)
         self._residuals = torch.cat([residual for _, _, residual in parts])  # (n,)
         self._right = torch.cat([right for right, _, _ in parts]) if self._is_resident else None
 
     def slack(self, rows: Tensor) -> Tensor:
-        """Bound ``(b, 1)`` of ``|screened - squared|`` in each row, float64."""
+        """Bound ``(b, 1)`` of ``|screened - squared|`` in each row, in units of the screen."""
         norms = self._squared_norms.sqrt() * self._scale  # (n,)
         n_dims = self._features.shape[1]
         left_out = (
@@ -68,21 +75,25 @@ class SplitRows(ExactRows):
         )  # (b,)
         added_up = 3 * n_dims * _TENSOR_CORE * norms[rows] * norms.max()  # (b,)
         rounded = 4 * 2.0**-24 * (norms[rows] + norms.max()).square()  # (b,)
-        bound = 1.01 * (2 * (left_out + added_up) + rounded) / self._scale.square()  # (b,)
-        return bound[:, None] + super().slack(rows)
+        bound = 1.01 * (2 * (left_out + added_up) + rounded)  # (b,)
+        return bound[:, None] + super().slack(rows) * self._unit
 
     def screen(self, rows: Tensor) -> Tensor:
-        """Squared distances ``(b, n)`` float64 of some rows within the slack; -inf to itself."""
+        """Squared distances ``(b, n)`` float32 of some rows within the slack; -inf to itself.
+
+        They are those of scaled features, whose norms are at most 1: those of features of 1e-22
+        would be zeros in float32.
+        """
         left, _, _ = self._split(rows)  # (b, 3 d), high, high, low
         n_dims = self._features.shape[1]
         left = torch.cat([left[:, :n_dims], left[:, 2 * n_dims :], left[:, :n_dims]], dim=1)
-        norms = (self._squared_norms * self._scale.square()).float()  # (n,)
+        norms = (self._squared_norms * self._unit).float()  # (n,)
         screened = torch.empty((len(rows), len(norms)), device=self._device)  # (b, n)
         for chunk, right in self._operands():
             screened[:, chunk] = _products(left, right).mul_(-2.0).add_(norms[chunk])
         screened += norms[rows, None]
         screened.scatter_(1, rows[:, None], -torch.inf)
-        return screened / self._scale.square()
+        return screened
 
     def _split(self, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """High, high and low parts ``(b, 3 d)``, norms of the low and of the rest ``(b,)``."""
@@ -129,6 +140,7 @@ def rank_panels(
     features: NDArray[np.float32],
     rows: NDArray[np.int64],
     *,
+    specials: Specials,
     n_neighbors: int,
     far_rank: int | None,
     device: torch.device,
@@ -139,7 +151,8 @@ def rank_panels(
 
     Args:
         features: Shape ``(n, d)``, checked, C-contiguous.
-        rows: Shape ``(m,)``, images to rank the others for.
+        rows: Shape ``(m,)``, ordinary images to rank the others for.
+        specials: What is set apart.
         n_neighbors: tau_1 of the paper.
         far_rank: tau_2 of the paper; None leaves the far radius out.
         device: ``cuda`` for all GPUs of the machine, ``cuda:0`` for one.
@@ -153,20 +166,23 @@ def rank_panels(
         devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     lock = Lock()
 
+    ordinary = specials.select(features)  # (n, d)
+    places = np.searchsorted(specials.ordinary, rows)  # (m,)
+
     def rank_shard(device: torch.device, shard: NDArray[np.int64]) -> None:
-        panels = SplitRows(features, device=device, block_size=block_size)
+        panels = SplitRows(ordinary, device=device, block_size=block_size, specials=specials)
         for start in range(0, len(shard), panels.block_size):
             block = shard[start : start + panels.block_size]
             found = panels.nearest(block, n_neighbors=n_neighbors, far_rank=far_rank)
             with lock:
-                keep(Ranked(block, *found))
+                keep(Ranked(specials.ordinary[block], *found))
                 progress.update(len(block))
 
     with (
         tqdm(total=len(rows), desc="mine_neighbors", unit="row", disable=None) as progress,
         ThreadPoolExecutor(len(devices)) as pool,
     ):
-        list(pool.map(rank_shard, devices, np.array_split(rows, len(devices))))
+        list(pool.map(rank_shard, devices, np.array_split(places, len(devices))))
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:

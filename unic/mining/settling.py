@@ -1,5 +1,7 @@
 """Which of the images that a pass has listed are the nearest, and which is at the far rank."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -8,6 +10,15 @@ from unic.mining.lists import FarWindows, NearLists, order_statistic
 from unic.mining.vectors import LANES, SUMS, prefetch, squared_distance
 
 _AHEAD = 2  # images asked for before they are measured
+
+
+class SpecialRows(NamedTuple):
+    """Distances of ``b`` rows to special features (:class:`unic.mining.specials.Specials`)."""
+
+    squared: NDArray[np.float64]  # (b, s)
+    members: NDArray[np.int64]  # (t,)
+    first: NDArray[np.int64]  # (s + 1,)
+    weights: NDArray[np.int64]  # (s,)
 
 
 @njit(nogil=True, cache=True)
@@ -78,40 +89,97 @@ def settle_near(
 
 
 @njit(nogil=True, cache=True)
+def merge_specials(
+    indices: NDArray[np.int64],
+    squared: NDArray[np.float64],
+    is_settled: NDArray[np.bool_],
+    specials: SpecialRows,
+    n_neighbors: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Put images of special features among the nearest ordinary ones.
+
+    Args:
+        indices: Shape ``(b, k')``, nearest first, the image of the row before all others.
+        squared: Shape ``(b, k')``, squared distances. Fewer than ``n_neighbors`` are all that
+            there are.
+        is_settled: Shape ``(b,)``; other rows are passed over.
+        specials: Of the ``b`` rows.
+        n_neighbors: tau_1 of the paper.
+
+    Returns:
+        Indices ``(b, k)`` and squared distances ``(b, k)``.
+    """
+    n_rows, n_listed = indices.shape
+    merged = np.empty((n_rows, n_neighbors), dtype=np.int64)
+    merged_squared = np.empty((n_rows, n_neighbors))
+    for r in np.flatnonzero(is_settled):
+        limit = squared[r, n_listed - 1] if n_listed == n_neighbors else np.inf
+        n_room = n_listed
+        for number in range(len(specials.weights)):
+            if specials.squared[r, number] <= limit:
+                n_room += min(specials.weights[number], n_neighbors)
+        images, exact = np.empty(n_room, dtype=np.int64), np.empty(n_room)
+        images[:n_listed], exact[:n_listed] = indices[r], squared[r]
+        exact[0] = -1.0  # the image itself
+        count = n_listed
+        for number in range(len(specials.weights)):
+            if specials.squared[r, number] <= limit:
+                first = specials.first[number]
+                for place in range(min(specials.weights[number], n_neighbors)):
+                    images[count] = specials.members[first + place]
+                    exact[count] = specials.squared[r, number]
+                    count += 1
+        _sort_pairs(exact, images, count)
+        merged[r] = images[:n_neighbors]
+        merged_squared[r] = exact[:n_neighbors]
+        merged_squared[r, 0] = 0.0
+    return merged, merged_squared
+
+
+@njit(nogil=True, cache=True)
 def settle_far(
     features: NDArray[np.float32],
     order: NDArray[np.int64],
     positions: NDArray[np.int64],
+    half_norms: NDArray[np.float64],
+    half_scale: float,
     slacks: NDArray[np.float64],
     far: FarWindows,
     first_row: int,
     far_rank: int,
+    specials: SpecialRows,
 ) -> NDArray[np.float64]:
     """Squared distance at the far rank of ``b`` rows, -1 where the window does not tell.
 
     An estimate is off by at most half the slack, and so is the order statistic of the estimates:
-    the images further than the slack from it are on a known side, the others are measured.
+    the images further than the slack from it are on a known side, the others are measured. Special
+    features are known exactly, and count as often as there are images of them.
 
     Args:
         features: Shape ``(n, d)``, C-contiguous.
         order: Shape ``(n,)``, images in the order of the columns.
         positions: Shape ``(b,)``, places of the rows in that order.
+        half_norms: Shape ``(b,)``, half the squared norms of the rows.
+        half_scale: As in :func:`settle_near`.
         slacks: Shape ``(b,)``, twice the bound of ``|estimated x - x|``.
         far: Windows of at least ``first_row + b`` rows.
         first_row: Row of the windows to start at.
         far_rank: tau_2 of the paper.
+        specials: Of the ``b`` rows.
     """
     squared = np.full(len(positions), -1.0)
-    width = far.values.shape[1]
+    n_specials = len(specials.weights)
+    width = far.values.shape[1] + n_specials
     images, exact = np.empty(width, dtype=np.int64), np.empty(width)
     for r in range(len(positions)):
         row = first_row + r
         count, low, high = far.counts[row], far.lows[row], far.highs[row]
         values, columns = far.values[row, :count], far.columns[row, :count]
         place = far_rank - far.below[row]
-        if place < 0 or place >= count:
+        exact_x = specials.squared[r] * half_scale - half_norms[r]  # (s,)
+        number, estimate = _order_statistic(values, exact_x, specials.weights, place)
+        if number < 0:
             continue
-        estimate = np.float64(order_statistic(values, place))
         inner, outer = estimate - slacks[r], estimate + slacks[r]
         if (low > -np.inf and inner <= low) or (high < np.inf and outer >= high):
             continue
@@ -121,8 +189,20 @@ def settle_far(
             n_found += inner <= values[c] <= outer
             place -= values[c] < inner
         _measure(features, order[positions[r]], images[:n_found], exact[:n_found])
+        images[:n_found] = 1  # from here on how often each counts
+        for special in range(n_specials):
+            if exact_x[special] < inner:
+                place -= specials.weights[special]
+            elif exact_x[special] <= outer:
+                images[n_found] = specials.weights[special]
+                exact[n_found] = specials.squared[r, special]
+                n_found += 1
         _sort_pairs(exact, images, n_found)
-        squared[r] = exact[place]
+        for found in range(n_found):
+            place -= images[found]
+            if place < 0:
+                squared[r] = exact[found]
+                break
     return squared
 
 
@@ -130,31 +210,58 @@ def settle_far(
 def bound_far(
     half_norms: NDArray[np.float64],
     half_scale: float,
-    slacks: NDArray[np.float64],
     far: FarWindows,
     first_row: int,
     far_rank: int,
+    specials: SpecialRows,
 ) -> NDArray[np.float64]:
     """Bound from above the squared distance at the far rank of ``b`` rows, -1 as above.
 
-    The order statistic of ``x`` exceeds that of its estimates by no more than any estimate errs.
+    The order statistic of upper bounds is an upper bound of the order statistic: each image errs
+    by what its own features lose, whatever others do.
 
     Args:
         half_norms: Shape ``(b,)``, half the squared norms of the rows.
         half_scale: As in :func:`settle_near`.
-        slacks: Shape ``(b,)``, twice the bound of ``|estimated x - x|``.
-        far: Windows of at least ``first_row + b`` rows.
+        far: Windows of upper bounds, of at least ``first_row + b`` rows.
         first_row: Row of the windows to start at.
         far_rank: tau_2 of the paper.
+        specials: Of the ``b`` rows.
     """
     squared = np.full(len(half_norms), -1.0)
     for r in range(len(half_norms)):
         row = first_row + r
-        place = far_rank - far.below[row]
-        if 0 <= place < far.counts[row]:
-            estimate = np.float64(order_statistic(far.values[row, : far.counts[row]], place))
-            squared[r] = (estimate + slacks[r] / 2 + half_norms[r]) / half_scale
+        values, place = far.values[row, : far.counts[row]], far_rank - far.below[row]
+        exact_x = specials.squared[r] * half_scale - half_norms[r]  # (s,)
+        number, bound = _order_statistic(values, exact_x, specials.weights, place)
+        if not far.lows[row] <= bound <= far.highs[row]:
+            continue  # images left out would come before or after it
+        if number >= len(values):
+            squared[r] = specials.squared[r, number - len(values)]
+        elif number >= 0:
+            squared[r] = (bound + half_norms[r]) / half_scale
     return squared
+
+
+@njit(cache=True)
+def _order_statistic(values, specials, weights, place):
+    """The value at a place among ``c`` values and weighted specials; which it is, -1 for none.
+
+    Numbers from ``c`` on are those of specials. Without specials the number of the value is not
+    looked for, and 0 is given.
+    """
+    if len(specials) == 0:
+        if 0 <= place < len(values):
+            return 0, np.float64(order_statistic(values, place))
+        return -1, 0.0
+    every = np.empty(len(values) + len(specials))
+    every[: len(values)], every[len(values) :] = values, specials
+    if place >= 0:
+        for number in np.argsort(every):
+            place -= weights[number - len(values)] if number >= len(values) else 1
+            if place < 0:
+                return number, every[number]
+    return -1, 0.0
 
 
 @njit(cache=True)

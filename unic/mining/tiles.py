@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from unic.mining import lists, settling
 from unic.mining.distances import ExactRows
+from unic.mining.specials import Specials
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _SAMPLED_ROWS = 32  # in which doubtful images are counted
 _MOST_DOUBTFUL = 1024  # that windows have room for: 16 KB a row
 _LARGEST = 127  # of an int8 digit, with either sign
 _BASE = 254  # of digits from -127 to 127: the finer one is worth a 254th of the coarser
-_GIVE_UP = 0.5  # share of unsettled rows in the first block at which int8 is not worth it
+_GIVE_UP = 0.5  # share of unsettled rows in the first block at which a pass is not worth it
 
 
 class Ranked(NamedTuple):
@@ -43,6 +44,11 @@ class Ranked(NamedTuple):
     indices: NDArray[np.int64]  # (b, k)
     distances: NDArray[np.float32]  # (b, k), Euclidean
     far_radius: NDArray[np.float32]  # (b,), or (0,) where no far rank was asked for
+
+    def take(self, is_taken: NDArray[np.bool_]) -> "Ranked":
+        """Some of the rows."""
+        radii = self.far_radius[is_taken] if len(self.far_radius) else self.far_radius
+        return Ranked(self.rows[is_taken], self.indices[is_taken], self.distances[is_taken], radii)
 
 
 _Settled = tuple[Ranked, NDArray[np.int64]]
@@ -83,11 +89,15 @@ class Operand:
     ``u |a_j|^2 / 2``. So ``errors`` gain ``5 u |a|`` and 1 % for the terms of second order, and
     ``half_norms`` are less by ``4 u |a_j|^2 / 2``, which makes up for the terms in it.
 
+    The same holds with the other sign: ``x_ij <= fl(v_ij + e_ij)`` where ``half_norms`` in ``v_ij``
+    are greater by ``4 u |a_j|^2 / 2`` instead of less, which are the ``tops``.
+
     ``norms`` are not below ``2^-20 M``, so that the errors of float64 (``2^-53``) and of products
     that underflow stay under the margins even for images at the mean.
 
     Attributes:
-        order: Shape ``(n,)``, images in the order of the rows of the operand.
+        order: Shape ``(n,)``, images in the order of the rows of the operand, not all of them where
+            some are set apart.
         matrix: Shape ``(n, d)``; for ``int16`` ``(n, 2 d)``: coarse and fine digits.
         sides: What tiles need beside the products, ``(n,)`` each.
         half_norms: Shape ``(n,)``, float64, ``|a_j|^2 / 2``.
@@ -99,13 +109,14 @@ class Operand:
         self, features: NDArray[np.float32], order: NDArray[np.int64], precision: Precision
     ) -> None:
         """Center, scale, shuffle and round the features."""
-        n_images, n_dims = features.shape
+        n_images, n_dims = len(order), features.shape[1]
         self.features, self.order, self._n_dims = features, order, n_dims
         self._has_fine = precision == "int16"
         dtype = torch.float32 if precision == "float32" else torch.int8
         self.matrix = torch.empty((n_images, (2 if self._has_fine else 1) * n_dims), dtype=dtype)
-        mean = features.mean(axis=0, dtype=np.float64)  # (d,)
-        largest = float(np.maximum(features.max(axis=0) - mean, mean - features.min(axis=0)).max())
+        own = features if n_images == len(features) else features[np.sort(order)]  # (n, d)
+        mean = own.mean(axis=0, dtype=np.float64)  # (d,)
+        largest = float(np.maximum(own.max(axis=0) - mean, mean - own.min(axis=0)).max())
         scale = 2.0 ** -np.ceil(np.log2(largest))
         self.half_scale = float(scale**2 / 2)
         scales = np.ones(n_images, dtype=np.float32)  # (n,)
@@ -136,6 +147,7 @@ class Operand:
         self.sides = lists.Side(
             scales,
             (self.half_norms * (1 - 4 * _FLOAT32)).astype(np.float32),
+            (self.half_norms * (1 + 4 * _FLOAT32)).astype(np.float32),
             np.nextafter(floored.astype(np.float32), np.float32(np.inf)),
             (1.01 * errors).astype(np.float32),
         )
@@ -156,16 +168,19 @@ class Operand:
         error = errors * largest_norm + norms * largest_error  # (b,)
         return 2.02 * (error + 8 * _FLOAT32 * largest_half_norm)
 
-    def count_doubtful(self, far_rank: int) -> int:
+    def count_doubtful(self, far_rank: int, specials: Specials) -> int:
         """Images on either side of a rank that the error may put on the other, as a rule.
 
         Counted in some rows; where others have more, they may be left unsettled.
         """
         stride = -(-len(self.order) // _SAMPLED_ROWS)
-        rows = np.arange(0, len(self.order), stride)  # (b,)
-        screened = ExactRows(self.features).screen(torch.from_numpy(self.order[rows])).numpy()
-        cuts = np.partition(screened, far_rank, axis=1)[:, far_rank, None]  # (b, 1)
-        slacks = self.slacks(rows)[:, None] / self.half_scale  # (b, 1)
+        positions = np.arange(0, len(self.order), stride)  # (b,)
+        rows = torch.from_numpy(np.searchsorted(specials.ordinary, self.order[positions]))
+        exact = ExactRows(specials.select(self.features), specials=specials)
+        found = exact.screen(rows)  # (b, n)
+        cuts = exact.cut(exact.with_specials(rows, found), far_rank).numpy()  # (b, 1)
+        screened = found.numpy()
+        slacks = self.slacks(positions)[:, None] / self.half_scale  # (b, 1)
         n_inner = ((cuts - slacks <= screened) & (screened <= cuts)).sum(axis=1)  # (b,)
         n_outer = ((cuts <= screened) & (screened <= cuts + slacks)).sum(axis=1)  # (b,)
         return min(int(1.25 * np.maximum(n_inner, n_outer).max()) + 8, _MOST_DOUBTFUL)
@@ -251,12 +266,13 @@ class _Turns:
 class TilePass:
     """One pass over the distances from some images to all.
 
-    Args of the constructor are those of :func:`rank_rows`, and the block size.
+    Args of the constructor are those of :func:`rank_rows`, and the operand.
     """
 
     def __init__(
         self,
         operand: Operand,
+        specials: Specials,
         precision: Precision,
         n_neighbors: int,
         far_rank: int | None,
@@ -265,16 +281,23 @@ class TilePass:
         """Note what is sought."""
         self._operand = operand
         self._n_images = len(operand.order)
+        self._specials = specials
+        places = np.searchsorted(specials.ordinary, operand.order)  # (n,)
+        self._squared = specials.squared[places]  # (n, s), in the order of the operand
         self._n_neighbors = n_neighbors
+        self._n_listed = min(n_neighbors, self._n_images)
         self._far_rank = far_rank
         self._block_size = block_size or _BLOCK_SIZE
         self._is_bound = precision == "int8"
         n_doubtful = 0
         if far_rank is not None and not self._is_bound:
-            n_doubtful = operand.count_doubtful(far_rank)
-        self._far_place = lists.FarRank(far_rank or 0, self._n_images, n_doubtful)
+            n_doubtful = operand.count_doubtful(far_rank, specials)
+        self._far_place = lists.FarRank(
+            far_rank or 0, self._n_images, n_doubtful, self._is_bound, specials.weights
+        )
         # Beyond the k sought, as many as the error of the screening may put before them.
-        self._n_kept = n_neighbors + (64 + 2 * n_neighbors if precision == "int8" else 16)
+        n_more = 64 + 2 * self._n_listed if precision == "int8" else 16
+        self._n_kept = self._n_listed + n_more
 
     def triangle(self, n_rows: int) -> Iterator[_Settled]:
         """Rank the first ``n_rows`` images of the operand, by tiles on and above the diagonal.
@@ -337,9 +360,13 @@ class TilePass:
         yield from _in_threads(read, blocks, self._block_size**2)
 
     def _lists(self, rows: NDArray[np.int64]) -> tuple[lists.NearLists, lists.FarWindows]:
-        near = lists.near_lists(self._n_kept, self._operand.slacks(rows).astype(np.float32))
-        n_windows = 0 if self._far_rank is None else len(rows)
-        return near, lists.far_windows(n_windows, self._far_place)
+        slacks = self._operand.slacks(rows).astype(np.float32)  # (b,)
+        near = lists.near_lists(self._n_kept, slacks)
+        rows = rows[:0] if self._far_rank is None else rows
+        half_norms = self._operand.half_norms[rows, None]  # (b, 1)
+        specials = self._squared[rows] * self._operand.half_scale - half_norms  # (b, s)
+        slacks = slacks[: len(rows)] * (not self._is_bound)
+        return near, lists.far_windows(specials.astype(np.float32), slacks, self._far_place)
 
     def _slices(self, first: int, last: int) -> list[slice]:
         starts = range(first, last, self._block_size)
@@ -369,7 +396,7 @@ class TilePass:
             columns.start,
             is_for_columns,
             *n_seen,
-            self._n_neighbors,
+            self._n_listed,
             self._n_kept,
             self._far_place,
         )
@@ -382,8 +409,8 @@ class TilePass:
         far: lists.FarWindows,
     ) -> _Settled:
         operand = self._operand
-        indices = np.empty((len(positions), self._n_neighbors), dtype=np.int64)
-        squared = np.empty((len(positions), self._n_neighbors))
+        indices = np.empty((len(positions), self._n_listed), dtype=np.int64)
+        squared = np.empty((len(positions), self._n_listed))
         is_settled = settling.settle_near(
             operand.features,
             operand.order,
@@ -395,14 +422,21 @@ class TilePass:
             indices,
             squared,
         )
-        far_radius = np.empty(0, dtype=np.float32)
+        far_radius, specials = (
+            np.empty(0, dtype=np.float32),
+            self._specials.rows(self._squared[positions]),
+        )
         if self._far_rank is not None:
-            far_squared = self._settle_far(positions, first_row, far, self._far_rank)  # (b,)
+            far_squared = self._settle_far(positions, first_row, far, specials)  # (b,)
             is_settled &= far_squared >= 0
             far_radius = np.sqrt(far_squared[is_settled]).astype(np.float32)
             if self._is_bound:
                 far_radius = np.nextafter(far_radius, np.float32(np.inf))
         rows = operand.order[positions]
+        if len(specials.weights):
+            indices, squared = settling.merge_specials(
+                indices, squared, is_settled, specials, self._n_neighbors
+            )
         ranked = Ranked(
             rows[is_settled],
             indices[is_settled],
@@ -412,17 +446,27 @@ class TilePass:
         return ranked, rows[~is_settled]
 
     def _settle_far(
-        self, positions: NDArray[np.int64], first_row: int, far: lists.FarWindows, far_rank: int
+        self,
+        positions: NDArray[np.int64],
+        first_row: int,
+        far: lists.FarWindows,
+        specials: settling.SpecialRows,
     ) -> NDArray[np.float64]:
-        operand = self._operand
-        slacks = operand.slacks(positions)
+        operand, far_rank = self._operand, self._far_place.rank
+        half_norms, half_scale = operand.half_norms[positions], operand.half_scale
         if self._is_bound:
-            half_norms = operand.half_norms[positions]
-            return settling.bound_far(
-                half_norms, operand.half_scale, slacks, far, first_row, far_rank
-            )
+            return settling.bound_far(half_norms, half_scale, far, first_row, far_rank, specials)
         return settling.settle_far(
-            operand.features, operand.order, positions, slacks, far, first_row, far_rank
+            operand.features,
+            operand.order,
+            positions,
+            half_norms,
+            half_scale,
+            operand.slacks(positions),
+            far,
+            first_row,
+            far_rank,
+            specials,
         )
 
 
@@ -430,6 +474,7 @@ def rank_rows(
     features: NDArray[np.float32],
     rows: NDArray[np.int64],
     *,
+    specials: Specials,
     n_neighbors: int,
     far_rank: int | None,
     precision: Precision,
@@ -440,7 +485,8 @@ def rank_rows(
 
     Args:
         features: Shape ``(n, d)``, checked, C-contiguous.
-        rows: Shape ``(m,)``, distinct images to rank the others for.
+        rows: Shape ``(m,)``, distinct ordinary images to rank the others for.
+        specials: What is set apart.
         n_neighbors: tau_1 of the paper.
         far_rank: tau_2 of the paper; None leaves the far radius out.
         precision: Of the matrix products; ``int8`` gives a bound of the far radius from above.
@@ -450,32 +496,29 @@ def rank_rows(
     Returns:
         The images whose rows are not settled, sorted.
     """
-    n_images = len(features)
+    n_images = len(specials.ordinary)
     order = np.random.default_rng(n_images).permutation(n_images)  # (n,), the same in every run
-    is_sought = np.zeros(n_images, dtype=np.bool_)  # (n,)
+    order = specials.ordinary[order]
+    is_sought = np.zeros(len(features), dtype=np.bool_)
     is_sought[rows] = True
     unsettled: list[NDArray[np.int64]] = []
     n_found = 0
     with _single_threaded_products():
         if 2 * len(rows) >= n_images:
             order = np.concatenate([order[is_sought[order]], order[~is_sought[order]]])
-            operand = Operand(features, order, precision)
-            blocks = TilePass(operand, precision, n_neighbors, far_rank, block_size).triangle(
-                len(rows)
-            )
+        operand = Operand(features, order, precision)
+        tiles = TilePass(operand, specials, precision, n_neighbors, far_rank, block_size)
+        if 2 * len(rows) >= n_images:
+            blocks = tiles.triangle(len(rows))
         else:
-            operand = Operand(features, order, precision)
-            positions = np.flatnonzero(is_sought[order])
-            blocks = TilePass(operand, precision, n_neighbors, far_rank, block_size).rectangle(
-                positions
-            )
+            blocks = tiles.rectangle(np.flatnonzero(is_sought[order]))
         for ranked, missing in blocks:
             keep(ranked)
             n_found += len(ranked.rows)
             is_sought[ranked.rows] = False
             unsettled.append(missing)
-            if precision == "int8" and len(missing) > _GIVE_UP * (len(missing) + n_found):
-                logger.info("int8 settles too few rows of these features: it is given up")
+            if len(missing) > _GIVE_UP * (len(missing) + n_found):
+                logger.info("%s settles too few rows of these features: it is given up", precision)
                 break
     return np.flatnonzero(is_sought)
 

@@ -4,12 +4,13 @@ from contextlib import nullcontext
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16  # float32 numbers of a vector
 SUMS = 32  # partial sums of a distance
+_PART_PAIRS = 1024  # measured by a thread at a time
 
 _PACKS_AT_ONCE = binding.get_host_cpu_features().get("avx512f", False)
 
@@ -110,6 +111,42 @@ def pack(values, to_values, to_places):
     for first in range(0, len(values), LANES):
         count += _pack(values, first, to_values, to_places, count)
     return count
+
+
+@njit(parallel=True, cache=True)
+def measure_pairs(features, left, right):
+    """Squared distances ``(p,)`` of pairs of images, as :func:`squared_distance` defines them.
+
+    Args:
+        features: Shape ``(n, d)``, float32, C-contiguous.
+        left: Shape ``(p,)``, int64.
+        right: Shape ``(p,)``, int64.
+    """
+    squared = np.empty(len(left))
+    n_parts = -(-len(left) // _PART_PAIRS)
+    for part in prange(n_parts):
+        sums = np.empty(SUMS)
+        for pair in range(part * _PART_PAIRS, min((part + 1) * _PART_PAIRS, len(left))):
+            squared[pair] = squared_distance(features[left[pair]], features[right[pair]], sums)
+    return squared
+
+
+@njit(parallel=True, cache=True)
+def measure_row(features, row):
+    """Squared distances ``(n,)`` of all images to one, -1 to itself, as :func:`squared_distance`.
+
+    Args:
+        features: Shape ``(n, d)``, float32, C-contiguous.
+        row: The image.
+    """
+    squared = np.empty(len(features))
+    n_parts = -(-len(features) // _PART_PAIRS)
+    for part in prange(n_parts):
+        sums = np.empty(SUMS)
+        for image in range(part * _PART_PAIRS, min((part + 1) * _PART_PAIRS, len(features))):
+            squared[image] = squared_distance(features[row], features[image], sums)
+    squared[row] = -1.0
+    return squared
 
 
 @njit(cache=True)
