@@ -239,7 +239,8 @@ class _Mining:
         kept = 0
         for row in sample:
             distances = np.sqrt(measure_row(self._features, row).clip(min=0.0)).astype(np.float32)
-            kept += int((distances > self._far_radius[row]).sum())
+            n_far = int((distances >= self._far_radius[row]).sum())  # of equal ones, those beyond
+            kept += min(n_far, n_images - self._far_rank)
         sampled = len(sample) * (n_images - self._far_rank)
         if kept < _LITTLE * sampled:
             logger.warning(

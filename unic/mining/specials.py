@@ -18,7 +18,7 @@ _SAMPLED_IMAGES = 1024  # whose median is the center
 _FEW = 64  # ordinary images that are not worth a pass
 _MOST_ENTRIES = 2**26  # distances between ordinary images and special features: 512 MB
 _MOST_FEATURES = 4096
-_SHARE = 1 / 32  # of the images that outliers may make up, beyond a few
+_SHARE = 1 / 8  # of the images that outliers may make up, beyond a few
 _ROWS = 8192  # normed at a time
 
 

@@ -422,16 +422,12 @@ class TilePass:
             indices,
             squared,
         )
-        far_radius, specials = (
-            np.empty(0, dtype=np.float32),
-            self._specials.rows(self._squared[positions]),
-        )
+        specials = self._specials.rows(self._squared[positions])
+        far_radius = np.empty(0, dtype=np.float32)
         if self._far_rank is not None:
             far_squared = self._settle_far(positions, first_row, far, specials)  # (b,)
             is_settled &= far_squared >= 0
             far_radius = np.sqrt(far_squared[is_settled]).astype(np.float32)
-            if self._is_bound:
-                far_radius = np.nextafter(far_radius, np.float32(np.inf))
         rows = operand.order[positions]
         if len(specials.weights):
             indices, squared = settling.merge_specials(
