@@ -124,11 +124,16 @@ def test_neighbors_of_shards_are_those_of_one_job(
 
 
 def write_views(
-    header: Path, images: ArrayImages, backbone: Backbone, *, rows: range | None = None
+    header: Path,
+    images: ArrayImages,
+    backbone: Backbone,
+    *,
+    rows: range | None = None,
+    augmentation: str = "scan",
 ) -> Path:
     extract_tokens(
         header,
-        ViewLoader(images, VIEW, augmentation="scan"),
+        ViewLoader(images, VIEW, augmentation=augmentation),
         backbone,
         n_views=2,
         dtype="float16",
@@ -136,15 +141,16 @@ def write_views(
         seed=0,
         precision=torch.float32,
         device=CPU,
-        parameters={"augmentation": "scan"},
+        parameters={"augmentation": augmentation},
         rows=rows,
     )
     return header
 
 
+@pytest.mark.parametrize("augmentation", ["scan", "warp"])
 @pytest.mark.parametrize("count", COUNTS)
 def test_views_of_shards_are_those_of_one_job(
-    count: int, images: ArrayImages, tmp_path: Path
+    count: int, augmentation: str, images: ArrayImages, tmp_path: Path
 ) -> None:
     backbone = load_backbone(
         "test_resnet", weights="random", options={}, image_size=32, is_frozen=True
@@ -152,7 +158,7 @@ def test_views_of_shards_are_those_of_one_job(
 
     def write(name: str, shard: Shard) -> Path:
         rows = shard.rows(N_IMAGES, multiple=SHARD_ROWS)
-        return write_views(tmp_path / name, images, backbone, rows=rows)
+        return write_views(tmp_path / name, images, backbone, rows=rows, augmentation=augmentation)
 
     whole = write("whole.json", WHOLE)
     parts = [write(f"{index}.json", Shard(index, count)) for index in range(count)]

@@ -99,7 +99,8 @@ def reference(backbone: Backbone, n_views: int = 3, shard: int = N_IMAGES) -> li
     for number, first in enumerate(range(0, N_IMAGES, shard)):
         rows = np.arange(first, min(first + shard, N_IMAGES))
         groups = [np.repeat(g, n_views) for g in np.split(rows, range(4, len(rows), 4))]
-        for pixels in make_loader().batches(groups, np.random.default_rng([5, number])):
+        generator = np.random.default_rng([5, number])
+        for pixels in make_loader().batches(groups, generator, is_whole=True):
             output = backbone.prepare(pixels)
             tokens = output.class_token
             found += [
@@ -227,6 +228,22 @@ def test_the_header_says_what_the_file_holds(extracted: Extracted) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+@pytest.mark.parametrize("augmentation", ["none", "gcd", "scan", "warp"])
+def test_the_batch_size_changes_no_view(
+    augmentation: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_shards(monkeypatch, n_rows=8)
+    backbone = make_backbone(name)
+    found = []
+    for batch_size in (3, 8):
+        header = tmp_path / f"{batch_size}.json"
+        extract(header, backbone, loader=make_loader(augmentation), batch_size=batch_size)
+        found.append(read_all(CachedViews(header, device=CPU)))
+    torch.testing.assert_close(found[0].tokens, found[1].tokens, rtol=2e-3, atol=1e-4)  # float16
+    torch.testing.assert_close(found[0].class_token, found[1].class_token, rtol=1e-5, atol=1e-5)
+
+
 # Batches
 
 
@@ -268,9 +285,9 @@ def test_one_view_is_enough(tmp_path: Path) -> None:
 # Interruptions
 
 
-def shrink_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+def shrink_shards(monkeypatch: pytest.MonkeyPatch, n_rows: int = 3) -> None:
     for module in (unic.rows, unic.tokens):
-        monkeypatch.setattr(module, "SHARD_ROWS", 3)
+        monkeypatch.setattr(module, "SHARD_ROWS", n_rows)
 
 
 @pytest.mark.parametrize("augmentation", ["warp", "scan"])

@@ -117,7 +117,7 @@ def extract_tokens(
         backbone: Its trunk is used, and its normalization where the class token suffices.
         n_views: V, views of an image, at least 1.
         dtype: ``float16`` or ``int8``.
-        batch_size: Images a batch, ``n_views`` views of each.
+        batch_size: Images a batch, ``n_views`` views of each; the views are the same with any.
         seed: Of the views.
         precision: What the trunk computes in.
         device: Where the trunk runs.
@@ -258,7 +258,8 @@ def _compute(
 ) -> Iterator[bytes]:
     starts = range(shard.start, shard.stop, batch_size)
     rows = [np.arange(start, min(start + batch_size, shard.stop)) for start in starts]
-    for pixels in loader.batches([np.repeat(r, layout.n_views) for r in rows], generator):
+    views = [np.repeat(r, layout.n_views) for r in rows]
+    for pixels in loader.batches(views, generator, is_whole=True):
         output = backbone.prepare(pixels.to(device), precision=precision)
         yield layout.pack(output).numpy().tobytes()
 

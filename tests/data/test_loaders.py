@@ -122,6 +122,20 @@ def test_the_generator_decides_the_views(augmentation: str) -> None:
     assert torch.equal(first[0], other[0]) is not is_random
 
 
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_parts_of_a_whole_are_the_same_however_it_is_cut(
+    limit: int, augmentation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unic.data.loaders.MEMORY_LIMIT", limit)
+    loader = ViewLoader(noise(20), VIEW, augmentation=augmentation, n_workers=2)
+    for size in (1, 3, 8, 20):
+        generator = np.random.default_rng(0)
+        found = torch.cat(list(loader.batches(split_rows(20, size), generator, is_whole=True)))
+        expected = load(loader.images, augmentation, split_rows(20, 20))[0]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("augmentation", ["gcd", "scan", "warp"])
 def test_two_views_of_an_image_differ(augmentation: str) -> None:
     first, second = load(noise(3), augmentation, batches_of([1, 1], [1]))

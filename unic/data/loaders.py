@@ -41,6 +41,7 @@ class ViewLoader:
         generator: np.random.Generator,
         *,
         positions: NDArray[np.int64] | None = None,
+        is_whole: bool = False,
     ) -> Iterator[Tensor]:
         """Views of the images in each array of rows.
 
@@ -49,6 +50,8 @@ class ViewLoader:
             generator: Source of the views' seeds.
             positions: Which images of every batch to give; all by default. The views are those
                 that the whole batch would have, so that processes can share a batch out.
+            is_whole: Whether the batches are parts of one whole, whose views are then the same
+                however it is cut. Those of a training are not: a warp is of its batch's seed.
 
         Yields:
             float32, shape ``(b, 3, image_size, image_size)``, normalized, on the CPU.
@@ -58,12 +61,14 @@ class ViewLoader:
         """
         whole = list(rows)
         part = slice(None) if positions is None else positions
-        for batch, pixels in zip(whole, self._pixel_batches(whole, generator, part), strict=True):
-            if self.augmentation == "warp":
-                seed = int(generator.integers(2**63))
-                draws = draw_warps(len(batch), torch.Generator().manual_seed(seed))
-                pixels = warp_batch(pixels, draws[part])
-            yield self.view.normalize(pixels)
+        prepared = self._pixel_batches(whole, generator, part)
+        if self.augmentation == "warp":
+            warps = _draw_batches([len(batch) for batch in whole], generator, is_whole=is_whole)
+            prepared = (
+                warp_batch(pixels, draws[part])
+                for pixels, draws in zip(prepared, warps, strict=True)
+            )
+        yield from map(self.view.normalize, prepared)
 
     def _pixel_batches(
         self, rows: Sequence[NDArray[np.int64]], generator: np.random.Generator, part: Part
@@ -111,6 +116,21 @@ class ViewLoader:
 def split_rows(n_rows: int, batch_size: int) -> list[NDArray[np.int64]]:
     """Rows ``0 .. n_rows - 1`` in order, cut into batches."""
     return np.split(np.arange(n_rows), range(batch_size, n_rows, batch_size))
+
+
+def _draw_batches(
+    sizes: Sequence[int], generator: np.random.Generator, *, is_whole: bool
+) -> Iterator[Tensor]:
+    """What the warps of each batch need: of a seed a batch, or all of one seed."""
+    if is_whole:
+        yield from _draw_of_seed(sum(sizes), generator).split(list(sizes))
+    else:
+        yield from (_draw_of_seed(size, generator) for size in sizes)
+
+
+def _draw_of_seed(n_images: int, generator: np.random.Generator) -> Tensor:
+    seed = int(generator.integers(2**63))
+    return draw_warps(n_images, torch.Generator().manual_seed(seed))
 
 
 def _stack(images: Sequence[Future[Tensor]]) -> Tensor:
