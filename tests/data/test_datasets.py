@@ -1,3 +1,4 @@
+import logging
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -146,6 +147,55 @@ def test_follows_links_to_class_folders(tmp_path: Path) -> None:
     root = write_images(tmp_path / "root", "dog/2.png")
     (tmp_path / "root" / "cat").symlink_to(tmp_path / "elsewhere")
     assert list_images("folder", root=root) == {"train": ["cat/1.png", "dog/2.png"]}
+
+
+LOOPS = {  # links below the root, and those of them that lead back
+    "to itself": ({"a/back": "."}, ["a/back"]),
+    "to the root": ({"a/back": ".."}, ["a/back"]),
+    "above the root": ({"back": "../.."}, ["back"]),
+    "by an absolute path": ({"a/b/back": "{root}/a"}, ["a/b/back"]),
+    "through each other": ({"a/to_c": "../c", "c/to_a": "../a"}, ["a/to_c/to_a", "c/to_a/to_c"]),
+    "by a link to a link": ({"a/back": "other", "a/other": "."}, ["a/back", "a/other"]),
+    "from outside": ({"a/out": "../../outside", "../outside/in": "../root"}, ["a/out/in"]),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_link_into_a_folder_it_lies_in_is_not_followed(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    links, loops = LOOPS[name]
+    root = Path(write_images(tmp_path / "root", "a/1.png", "a/b/2.png", "c/3.png"))
+    (tmp_path / "outside").mkdir()
+    for link, target in links.items():
+        Path(root, link).symlink_to(target.format(root=root))
+    expected = ["a/1.png", "a/b/2.png", "c/3.png"]
+    if name == "through each other":
+        expected = sorted([*expected, "a/to_c/3.png", "c/to_a/1.png", "c/to_a/b/2.png"])
+    with caplog.at_level(logging.INFO, logger="unic"):
+        assert list_images("folder", root=str(root)) == {"train": expected}
+    (line,) = [record.message for record in caplog.records]
+    assert line == (
+        "links that lead back into a folder they lie in are not followed, "
+        f"{len(loops)} do (first {root}/{loops[0]})"
+    )
+
+
+def test_two_links_to_one_folder_are_two_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path / "elsewhere", "1.png", "deep/2.png")
+    root = write_images(tmp_path / "root", "dog/3.png")
+    for name in ("cat", "cow"):
+        (tmp_path / "root" / name).symlink_to("../elsewhere")
+    (tmp_path / "root" / "cow_again").symlink_to("cow")
+    expected = [f"{c}/{i}.png" for c in ("cat", "cow", "cow_again") for i in ("1", "deep/2")]
+    assert list_images("folder", root=root) == {"train": [*expected, "dog/3.png"]}
+    assert [Path(p).relative_to(root).as_posix() for p, _ in ImageFolder(root).samples] == [
+        *expected,
+        "dog/3.png",
+    ]
+    assert caplog.records == []
 
 
 def test_the_order_of_creation_changes_nothing(tmp_path: Path) -> None:

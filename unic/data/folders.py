@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from unic.data.annotations import Annotations, Catalog, first_of, number_classes
@@ -94,14 +94,15 @@ def read_herbarium(root: Path) -> Catalog:
 def list_files(root: Path, folder: Path) -> list[str]:
     """Image files below a folder as ids, sorted as torchvision's ImageFolder sorts them.
 
-    Links to folders are followed, as there.
+    Links to folders are followed, as there, but not those that lead back into a folder they lie
+    in, whose images would be listed again and again.
 
     Raises:
         ValueError: If a name is not UTF-8, as ids must be.
     """
     found = [
-        (*Path(parent).relative_to(root).parts, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
+        (*parent.relative_to(root).parts, name)
+        for parent, names in _walk(folder)
         for name in names
         if Path(name).suffix.lower() in IMAGE_SUFFIXES
     ]
@@ -110,6 +111,33 @@ def list_files(root: Path, folder: Path) -> list[str]:
     if strange is not None:
         raise ValueError(f"names of images below {root} must be UTF-8, got {strange!r}; rename it")
     return ids
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Folders and the names of their files; logs which links are not followed."""
+    lies_in = {folder: [folder.resolve()]}  # where it is, and the links on the way to it are
+    loops = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        parent = Path(root)
+        yield parent, names
+        *links, real = lies_in.pop(parent)
+        for name in list(folders):
+            path = parent / name
+            if not path.is_symlink():
+                lies_in[path] = [*links, real / name]
+                continue
+            target = path.resolve()
+            if any(above.is_relative_to(target) for above in (*links, real)):
+                loops.append(str(path))
+                folders.remove(name)
+            else:
+                lies_in[path] = [*links, real, target]
+    if loops:
+        log.warning(
+            "links that lead back into a folder they lie in are not followed, %d do%s",
+            len(loops),
+            first_of(sorted(loops)),
+        )
 
 
 def _has_stray_bytes(name: str) -> bool:
