@@ -105,12 +105,17 @@ def test_without_labels_only_used_clusters_are_counted() -> None:
 
 
 def write_truth(
-    folder: Path, *, ids: dict[str, list[str]] | None = None, known: int = 0, unknown: int = 0
+    folder: Path,
+    *,
+    ids: dict[str, list[str]] | None = None,
+    known: int = 0,
+    unknown: int = 0,
+    n_old: int = 0,
 ) -> tuple[Path, Path]:
     ids = ids or IDS
     labels = {split: true_labels()[split] for split in ids}
     labels["train"][:unknown] = -1
-    is_old = {split: rows < N_OLD for split, rows in labels.items()}
+    is_old = {split: np.isin(rows, range(n_old)) for split, rows in labels.items()}
     known_labels = np.full(40, -1, dtype=np.int64)
     known_labels[:known] = 0
     paths = folder / "labels.zarr" / "zarr.json", folder / "known_labels.zarr" / "zarr.json"
@@ -126,7 +131,7 @@ def read_truth(paths: tuple[Path, Path], ids: dict[str, list[str]]) -> Truth:
 
 
 def test_truth_is_read_from_the_stores(tmp_path: Path) -> None:
-    truth = read_truth(write_truth(tmp_path, known=5), IDS)
+    truth = read_truth(write_truth(tmp_path, known=5, n_old=N_OLD), IDS)
     assert truth.is_gcd
     assert truth.is_labeled.tolist() == [True] * 5 + [False] * 35
     assert truth.class_names == list("abcd")
@@ -155,6 +160,12 @@ def test_refuses_truth_of_other_images(tmp_path: Path) -> None:
     other = {**IDS, "train": IDS["train"][::-1]}
     with pytest.raises(ValueError, match=r"labels\.zarr must be of the train images of the index"):
         read_truth(paths, other)
+
+
+def test_refuses_old_classes_of_which_no_image_is_labeled(tmp_path: Path) -> None:
+    paths = write_truth(tmp_path, n_old=N_OLD)
+    with pytest.raises(ValueError, match=r"must label images of old classes, .* has 17, it"):
+        read_truth(paths, IDS)
 
 
 def test_refuses_truth_without_a_split(tmp_path: Path) -> None:

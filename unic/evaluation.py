@@ -31,17 +31,25 @@ def make_truth(ids: dict[str, list[str]], labels: Store, known_labels: Store) ->
     """Put together what is true of the images of an index.
 
     Raises:
-        ValueError: If a store is of other images, or lacks a split.
+        ValueError: If a store is of other images, or lacks a split; or there are old classes, but
+            no image is labeled.
     """
     for split in ids:
         check_images(labels, ids[split], split=split)
     check_images(known_labels, ids["train"])
     by_split = read_splits(labels, "labels")
+    is_old = read_splits(labels, "is_old")
+    is_labeled = known_labels.read("known_labels") >= 0
+    if is_old["train"].any() and not is_labeled.any():
+        raise ValueError(
+            f"{known_labels.path} must label images of old classes, of which {labels.path} has "
+            f"{is_old['train'].sum()}, it labels none; run the workflow again"
+        )
     return Truth(
         image_ids=ids,
         labels=None if any((rows < 0).any() for rows in by_split.values()) else by_split,
-        is_old=read_splits(labels, "is_old"),
-        is_labeled=known_labels.read("known_labels") >= 0,
+        is_old=is_old,
+        is_labeled=is_labeled,
         class_names=labels.attributes["parameters"]["class_names"],
     )
 

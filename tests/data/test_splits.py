@@ -162,6 +162,22 @@ def test_refuses_old_classes_that_cannot_be(old_classes: list[int], message: str
         split_gcd(annotations(), old_classes=old_classes, labeled_fraction=0.5, split_seed=0)
 
 
+@pytest.mark.parametrize(
+    ("fraction", "classes", "message"),
+    [
+        (0.009, [0], "got 0.009 of 90 training images of old classes, which is none"),
+        (0.0, [0, 1], "got 0.0 of 190 training images of old classes, which is none"),
+        (0.5, [6], "got 0.5 of 0 training images of old classes, which is none"),
+        (0.9, [], "got 0.9 of 0 training images of old classes, which is none"),
+    ],
+)
+def test_refuses_to_label_no_image(fraction: float, classes: list[int], message: str) -> None:
+    labels = {"train": np.repeat(np.arange(6), [90, 100, 1, 1, 1, 1]), "test": np.arange(7)}
+    annotated = Annotations(labels, list("abcdefg"))
+    with pytest.raises(ValueError, match=f"gcd.labeled_fraction must label an image, {message}"):
+        split_gcd(annotated, old_classes=classes, labeled_fraction=fraction, split_seed=0)
+
+
 def test_refuses_gcd_without_labels() -> None:
     gcd = {"old_classes": [0], "labeled_fraction": 0.5, "split_seed": 0}
     with pytest.raises(ValueError, match="gcd needs the labels of the training images"):

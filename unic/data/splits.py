@@ -74,7 +74,8 @@ def split_gcd(
         split_seed: Seed of the draw, 0 in the literature.
 
     Raises:
-        ValueError: If an old class does not exist or is listed twice, or no class is new.
+        ValueError: If an old class does not exist or is listed twice, no class is new, or no image
+            would be labeled.
     """
     n_classes = len(annotations.class_names)
     strange = sorted(set(old_classes) - set(range(n_classes)))
@@ -96,6 +97,15 @@ def split_gcd(
 
 
 def draw_labeled(n_old: int, *, labeled_fraction: float, split_seed: int) -> NDArray[np.int64]:
-    """Positions of the labeled images among the images of old classes, in the order drawn."""
-    generator = np.random.RandomState(split_seed)
-    return generator.choice(n_old, size=int(labeled_fraction * n_old), replace=False)
+    """Positions of the labeled images among the images of old classes, in the order drawn.
+
+    Raises:
+        ValueError: If none would be drawn: without labels, GCD would be clustering.
+    """
+    n_labeled = int(labeled_fraction * n_old)
+    if n_labeled == 0:
+        raise ValueError(
+            f"gcd.labeled_fraction must label an image, got {labeled_fraction} of {n_old} training "
+            "images of old classes, which is none"
+        )
+    return np.random.RandomState(split_seed).choice(n_old, size=n_labeled, replace=False)
