@@ -45,6 +45,34 @@ def test_refuses_other_devices(
         choose_device(device)
 
 
+def test_float32_is_float32_once_a_device_is_chosen() -> None:
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    for part in parts:
+        part.fp32_precision = "tf32"
+    choose_device("cpu")
+    assert [part.fp32_precision for part in parts] == ["ieee"] * 3
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", ["convolution", "product"])
+def test_products_on_a_gpu_are_those_of_float64(kind: str) -> None:
+    device = choose_device("cuda")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(16, 3, 64, 64, generator=generator)
+    weights = torch.randn(96, 3, 8, 8, generator=generator)
+
+    def multiply(dtype: torch.dtype) -> torch.Tensor:
+        a, b = images.to(device, dtype), weights.to(device, dtype)
+        if kind == "product":
+            return a.reshape(256, -1)[:, :192] @ b.reshape(96, 192).T
+        return torch.nn.functional.conv2d(a, b, stride=8)
+
+    exact, found = multiply(torch.float64), multiply(torch.float32)
+    assert float((found - exact).norm() / exact.norm()) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("asked", "device", "units", "is_transformer", "expected"),
     [
