@@ -1,6 +1,8 @@
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,19 +132,19 @@ def write_views(
     *,
     rows: range | None = None,
     augmentation: str = "scan",
+    **changes: Any,
 ) -> Path:
+    arguments = {"dtype": "float16", "seed": 0, "precision": torch.float32} | changes
     extract_tokens(
         header,
         ViewLoader(images, VIEW, augmentation=augmentation),
         backbone,
         n_views=2,
-        dtype="float16",
         batch_size=32,
-        seed=0,
-        precision=torch.float32,
         device=CPU,
-        parameters={"augmentation": augmentation},
+        parameters={"augmentation": augmentation, "view": {"image_size": 32}},
         rows=rows,
+        **arguments,
     )
     return header
 
@@ -201,3 +203,65 @@ def test_refuses_parts_of_views_of_other_images(images: ArrayImages, tmp_path: P
     with pytest.raises(ValueError, match=r"0\.bin is damaged: its checksum differs"):
         join_tokens(tmp_path / "joined.json", [tmp_path / "0.json"], images.ids[:20])
     assert json.loads((tmp_path / "0.json").read_text())["layout"]["n_images"] == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": torch.bfloat16}, "parameters.precision is 'torch.float32' in {0} and "),
+        ({"seed": 1}, "parameters.seed is 0 in {0} and 1 in {1}; delete them"),
+        ({"augmentation": "gcd"}, "parameters.augmentation is 'scan' in {0} and 'gcd' in {1};"),
+        ({"dtype": "int8"}, "layout.dtype is 'float16' in {0} and 'int8' in {1}; delete them"),
+    ],
+)
+def test_refuses_parts_of_views_of_other_settings(
+    changes: dict[str, Any], message: str, images: ArrayImages, tmp_path: Path
+) -> None:
+    backbone = load_backbone("test_resnet", weights="random", options={}, image_size=32)
+    few = ArrayImages(images.ids[:20], images.pixels[:20])
+    parts = [tmp_path / "0.json", tmp_path / "1.json"]
+    write_views(parts[0], few, backbone)
+    write_views(parts[1], few, backbone, **changes)
+    with pytest.raises(ValueError, match=re.escape(message.format(*parts))):
+        join_tokens(tmp_path / "joined.json", parts, [*few.ids, *few.ids])
+    assert not (tmp_path / "joined.json").exists()
+
+
+def test_refuses_features_of_other_backbones(tmp_path: Path) -> None:
+    parts = [tmp_path / "x.zarr", tmp_path / "y.zarr"]
+    for part in parts:
+        features = np.ones((1, 3), dtype=np.float32)
+        write_features(
+            part / "zarr.json", {"train": features}, {"train": [part.stem]}, backbone=part.stem
+        )
+    message = f"backbone is 'x' in {parts[0]} and 'y' in {parts[1]}; delete them"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        join_features(tmp_path / "joined.zarr/zarr.json", parts, {"train": ["x", "y"]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"far_radius": "bound"}, "far_radius is 'exact' in {0} and 'bound' in {1}; delete them"),
+        ({"mining": {"engine": "faiss_ivf"}}, "engine is 'exact' in {0} and 'faiss_ivf' in {1};"),
+    ],
+)
+def test_refuses_neighbors_of_other_settings(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path, n_images=60)
+    parts = [tmp_path / f"{index}.zarr" for index in range(2)]
+    for index, part in enumerate(parts):
+        rows = Shard(index, 2).rows(60)
+        found = mine_neighbors(store.read("features"), n_neighbors=3, far_rank=20, rows=rows)
+        parameters = {"far_radius": "exact", "rows": [rows.start, rows.stop]}
+        parameters["mining"] = found.stats.record()
+        if index:
+            parameters |= {
+                key: parameters[key] | value if isinstance(value, dict) else value
+                for key, value in changes.items()
+            }
+        manifest = part / "zarr.json"
+        write_derived(manifest, "neighbors", found.arrays(), of=store, parameters=parameters)
+    with pytest.raises(ValueError, match=re.escape(message.format(*parts))):
+        join_neighbors(tmp_path / "joined.zarr/zarr.json", parts, of=store)

@@ -62,9 +62,11 @@ def join_features(
         ids: Image ids of each split.
 
     Raises:
-        ValueError: If the parts are not of the images, in order; or one is damaged.
+        ValueError: If the parts are not of the images, in order, or of different settings; or one
+            is damaged.
     """
     stores = [open_store(part, kind="features") for part in parts]
+    _check_alike(parts, [store.attributes["parameters"] for store in stores])
     for split in ids:
         found = [image for store in stores for image in store.read_image_ids(split=split)]
         if found != list(ids[split]):
@@ -89,7 +91,8 @@ def join_neighbors(manifest: str | Path, parts: Sequence[str | Path], *, of: Sto
         of: Features of all images.
 
     Raises:
-        ValueError: If the parts are of other images, or do not cover all rows.
+        ValueError: If the parts are of other images or different settings, or do not cover all
+            rows.
     """
     stores = [open_store(part, kind="neighbors") for part in parts]
     check_same_images(of, *stores)
@@ -101,10 +104,12 @@ def join_neighbors(manifest: str | Path, parts: Sequence[str | Path], *, of: Sto
             f"the parts in {Path(parts[0]).parent} must cover rows 0 to {n_images - 1} once, they "
             f"cover {rows}; delete them and run the workflow again"
         )
+    mining = [parameter.pop("mining") for parameter in parameters]
+    engines = [{"engine": found["engine"]} for found in mining]  # the rest changes no row
+    _check_alike(parts, [p | e for p, e in zip(parameters, engines, strict=True)])
     arrays: dict[str, NDArray[Any]] = {
         name: np.concatenate([store.read(name) for store in stores]) for name in SHAPES["neighbors"]
     }
-    mining = [parameter.pop("mining") for parameter in parameters]
     counted = ("redone_int16", "redone_float64", "far_kept", "far_sampled")
     counts = {key: sum(m[key] for m in mining) for key in counted}
     joined = parameters[0] | {"mining": mining[0] | counts}
@@ -120,7 +125,8 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
         ids: Image ids of all rows.
 
     Raises:
-        ValueError: If the parts are not of the images, or one is damaged.
+        ValueError: If the parts are not of the images, or of different settings; or one is
+            damaged.
         OSError: If the disk has no room for the file.
     """
     headers = [read_header(part) for part in parts]
@@ -132,6 +138,7 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
             f"the parts in {Path(parts[0]).parent} must hold views of the {len(ids)} images in "
             "order, they hold others; delete them and run the workflow again"
         )
+    _check_alike(parts, [_settings(content) for content in headers])
     mapped = [_map_rows(part, content) for part, content in zip(parts, headers, strict=True)]
     about = {key: value for key, value in headers[0].items() if key != "checksums"}
     about["layout"] = about["layout"] | {"n_images": len(ids)}
@@ -151,6 +158,36 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
         about=about,
         need="putting the parts together takes as much again as they do",
     )
+
+
+def _check_alike(parts: Sequence[str | Path], settings: Sequence[Mapping[str, Any]]) -> None:
+    first, *others = map(_flatten, settings)
+    for part, found in zip(parts[1:], others, strict=True):
+        for key in first | found:
+            if first.get(key) != found.get(key):
+                raise ValueError(
+                    f"parts must be of the same settings, {key} is {first.get(key)!r} in "
+                    f"{parts[0]} and {found.get(key)!r} in {part}; delete them and run the "
+                    "workflow again"
+                )
+
+
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their names with dots."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{name}": inner for name, inner in _flatten(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
+def _settings(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What the headers of all parts must have in common."""
+    common = {key: value for key, value in header.items() if key not in ("checksums", "images")}
+    layout = {key: value for key, value in header["layout"].items() if key != "n_images"}
+    return common | {"layout": layout}
 
 
 def _map_rows(header: str | Path, content: Mapping[str, Any]) -> NDArray[np.uint8]:
