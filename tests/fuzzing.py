@@ -39,7 +39,7 @@ from unic.models import load_model, make_model, save_model
 from unic.pretrained import read_weights
 from unic.provenance import image_digest
 from unic.rows import write_rows
-from unic.store import open_store, read_all, write_store
+from unic.store import SHAPES, open_store, read_all, write_store
 from unic.tensors import read_tensors, save_tensors
 from unic.tokens import CachedViews, TokenLayout
 
@@ -289,7 +289,14 @@ def _write_store(folder: Path) -> None:
 
 
 def _read_store(folder: Path) -> Any:
-    return read_all(open_store(folder / "n.zarr/zarr.json", kind="neighbors"))
+    store = open_store(folder / "n.zarr/zarr.json", kind="neighbors")
+    some = {name: store.read_rows(name, np.array([2, 0])) for name in SHAPES["neighbors"]}
+    return read_all(store), some, sorted(store.attributes.items())
+
+
+def _read_rows_of_store(folder: Path) -> Any:
+    store = open_store(folder / "n.zarr/zarr.json", kind="neighbors")
+    return {name: store.read_rows(name, np.array([2, 0])) for name in SHAPES["neighbors"]}
 
 
 def _write_tokens(folder: Path) -> None:
@@ -449,6 +456,7 @@ PICKLE = tuple(
     for code in b".(0123BCFGIJKLMNPQRSTUVXabcdeghijlopqrstu}]\x80\x81\x82\x85\x8a\x93\x94\x95"
 )
 LISTS = (b"0", b"-1", b"x", b" ", b"\n", b"../", b"/", b"\0", b"\xff", b"99999999999999999999")
+STORE_METADATA = tuple(f"n.zarr/{n}zarr.json" for n in ("", "train/", "train/distances/"))
 STORE_CHUNKS = ("n.zarr/train/indices/c/0/0", "n.zarr/train/distances/c/0/0")
 READERS = {
     "manifest": Reader(write_manifest, ("list.csv",), _read_manifest(".csv"), CSV),
@@ -459,8 +467,9 @@ READERS = {
     ),
     "label file": Reader(_write_label_file, ("labels.csv",), _read_label_file, CSV),
     "index": Reader(_write_index, ("images.parquet",), _read_index),
-    "store": Reader(_write_store, ("n.zarr/zarr.json",), _read_store),
+    "store": Reader(_write_store, STORE_METADATA, _read_store, is_checked=True),
     "store of arrays": Reader(_write_store, STORE_CHUNKS, _read_store, is_checked=True),
+    "rows of a store": Reader(_write_store, STORE_CHUNKS, _read_rows_of_store, is_checked=True),
     "tokens header": Reader(_write_tokens, ("tokens.json",), _read_tokens),
     "tokens": Reader(_write_tokens, ("tokens.bin",), _read_tokens, is_checked=True),
     "decoded header": Reader(_write_decoded, ("decoded.json",), _read_decoded),

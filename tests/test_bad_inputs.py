@@ -416,8 +416,11 @@ CASES: dict[str, Case] = {
     "index cut short": damaged("index", cut, "must be a Parquet file"),
     "store whose zarr.json is no JSON": damaged("store", text("{"), "is damaged: JSONDecodeError"),
     "store whose zarr.json is a list": damaged("store", text("[]"), "is damaged"),
-    "store without checksums": damaged(
-        "store", edit('"checksums"', '"checks"'), "checksums must be a dict, got None"
+    "store whose zarr.json was edited": damaged(
+        "store", edit('"checksums"', '"checks"'), "its digest differs"
+    ),
+    "store of a version without digests": damaged(
+        "store", edit('"digest"', '"other"'), "must have a digest, but unic"
     ),
     "store without an array": damaged("store", without_array, "far_radius is damaged"),
     "flipped bit in a chunk": damaged(

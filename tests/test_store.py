@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,7 +100,9 @@ def test_a_store_describes_itself(tmp_path: Path, kind: str) -> None:
     assert store.attributes["unic_version"] == unic.__version__
     assert store.attributes["parameters"] == {"n_neighbors": 4, "backbone": None}
     assert store.attributes["images"] == {"train": image_digest(IDS["train"])}
-    assert set(store.attributes["checksums"]) == {f"train/{name}" for name in SHAPES[kind]}
+    names = {f"train/{name}" for name in SHAPES[kind]}
+    assert set(store.attributes["checksums"]) == names
+    assert set(store.attributes["chunk_checksums"]) == names
 
 
 @ALL_KINDS
@@ -286,9 +289,8 @@ def test_a_damaged_chunk_is_named(tmp_path: Path, name: str, damage: str) -> Non
     message = f"{manifest.parent}/train/{name} is damaged: .*; delete the store and run"
     with pytest.raises(ValueError, match=message):
         store.read(name)
-    if damage == "garbage" and name == "indices":
-        with pytest.raises(ValueError, match=message):
-            store.read_rows(name, np.arange(3))
+    with pytest.raises(ValueError, match=message):
+        store.read_rows(name, np.arange(3))
     store.read("far_radius")  # the others are whole
 
 
@@ -299,7 +301,86 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
         open_store(manifest, kind="neighbors")
 
 
+def test_some_rows_are_refused_by_the_chunk_that_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unic.store.CHUNK_BYTES", 8 * 4 * 10)  # 10 rows
+    manifest = write(tmp_path, "neighbors")
+    chunks = manifest.parent / "train" / "indices" / "c"
+    shutil.copy(chunks / "2" / "0", chunks / "1" / "0")  # whole, but another's
+    store = open_store(manifest, kind="neighbors")
+    expected = draw_arrays("neighbors")["indices"]
+    for rows in (np.arange(10), np.array([25, 3])):
+        np.testing.assert_array_equal(store.read_rows("indices", rows), expected[rows])
+    with pytest.raises(ValueError, match="train/indices is damaged: the checksum of chunk 1 diff"):
+        store.read_rows("indices", np.array([25, 13]))
+
+
+def edit_deep(tree: Any, path: str, value: Any) -> None:
+    *parents, last = path.split("|")
+    for name in parents:
+        tree = tree[int(name) if isinstance(tree, list) else name]
+    tree[last] = value
+
+
+ARRAY = "consolidated_metadata|metadata|train/distances"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("attributes|parameters|n_neighbors", 5),
+        ("attributes|parameters", {}),
+        ("attributes|images|train", "0"),
+        ("attributes|images", {}),
+        ("attributes|checksums", {}),
+        ("attributes|unic_version", "9"),
+        ("attributes|digest", "0"),
+        ("attributes|more", 1),
+        (f"{ARRAY}|shape", [15, 8]),
+        (f"{ARRAY}|data_type", "int32"),
+        (f"{ARRAY}|fill_value", 1.0),
+        (f"{ARRAY}|codecs|0|configuration|endian", "big"),
+        (f"{ARRAY}|dimension_names", ["k", "n"]),
+        ("consolidated_metadata", None),
+    ],
+)
+def test_an_edited_manifest_is_refused(place: str, value: Any, tmp_path: Path) -> None:
+    manifest = write(tmp_path, "neighbors")
+    content = json.loads(manifest.read_text())
+    edit_deep(content, place, value)
+    manifest.write_text(json.dumps(content))
+    message = f"{manifest} is damaged: its digest differs; delete the store and run"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        open_store(manifest, kind="neighbors")
+
+
+def test_arrays_are_opened_by_the_manifest_alone(tmp_path: Path) -> None:
+    manifest = write(tmp_path, "neighbors")
+    own = manifest.parent / "train" / "distances" / "zarr.json"
+    content = json.loads(own.read_text())
+    content["data_type"] = "int32"
+    content["fill_value"] = 7
+    expected, rows = draw_arrays("neighbors")["distances"], np.array([4, 2])
+    for text in (json.dumps(content), "{"):
+        own.write_text(text)
+        store = open_store(manifest, kind="neighbors")
+        np.testing.assert_array_equal(store.read("distances"), expected)
+        np.testing.assert_array_equal(store.read_rows("distances", rows), expected[rows])
+
+
 # Refusals
+
+
+def test_refuses_a_store_of_a_version_that_wrote_no_digest(tmp_path: Path) -> None:
+    manifest = write(tmp_path, "neighbors")
+    content = json.loads(manifest.read_text())
+    content["attributes"] |= {"unic_version": "0.0.9"}
+    del content["attributes"]["digest"]
+    manifest.write_text(json.dumps(content))
+    message = "must have a digest, but unic 0.0.9 wrote it without; run the workflow again with"
+    with pytest.raises(ValueError, match=re.escape(f"{manifest} {message}")):
+        open_store(manifest, kind="neighbors")
 
 
 def test_refuses_a_store_without_manifest(tmp_path: Path) -> None:
@@ -360,15 +441,6 @@ def test_refuses_a_zarr_group_of_others(tmp_path: Path) -> None:
     zarr.create_group(tmp_path / "other.zarr")
     with pytest.raises(ValueError, match="must be a positives store, got None"):
         open_store(tmp_path / "other.zarr", kind="positives")
-
-
-def test_refuses_a_manifest_that_lost_a_split(tmp_path: Path) -> None:
-    path = write(tmp_path, "known_labels")
-    lost = json.loads(path.read_text())
-    lost["attributes"] |= {"images": {}, "checksums": {}}
-    path.write_text(json.dumps(lost))
-    with pytest.raises(ValueError, match=f"{path.parent} has no array train/known_labels"):
-        open_store(path, kind="known_labels").read("known_labels")
 
 
 def test_refuses_unknown_names(tmp_path: Path) -> None:

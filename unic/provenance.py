@@ -2,9 +2,11 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 
@@ -52,6 +54,11 @@ def image_digest(image_ids: Iterable[str]) -> str:
     for image_id in image_ids:
         digest.update(image_id.encode() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def json_digest(content: Mapping[str, Any]) -> str:
+    """Digest of JSON by its values, however it is written."""
+    return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _closure(script: Path) -> set[Path]:

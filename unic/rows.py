@@ -1,6 +1,5 @@
 """Rows of bytes in one raw file that is mapped to memory, with checksums in a header."""
 
-import hashlib
 import json
 import logging
 import shutil
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from unic.files import flush, read_json, write_json
+from unic.provenance import json_digest
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def write_rows(
 
 def write_header(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a header with a digest of itself, whole or not at all."""
-    write_json(path, dict(content) | {"digest": _digest(content)})
+    write_json(path, dict(content) | {"digest": json_digest(content)})
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         ValueError: If it is not what was written.
     """
     content = read_json(path)
-    if content.pop("digest", None) != _digest(content):
+    if content.pop("digest", None) != json_digest(content):
         raise ValueError(
             f"{path} is damaged: its digest differs; delete it and run the workflow again"
         )
@@ -120,10 +120,6 @@ def check_rows(path: Path, rows: NDArray[np.uint8], checksums: Sequence[int]) ->
                 f"{path} is damaged: its checksum differs at images {shard.start} to "
                 f"{shard.stop - 1}; delete it and run the workflow again"
             )
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _shards(n_rows: int) -> Iterator[range]:

@@ -1,14 +1,16 @@
 """The arrays that pass from rule to rule: names, shapes, dtypes, attributes; the only Zarr user.
 
 A store is a Zarr group, and the group's own ``zarr.json`` is its manifest: it holds the kind of
-the store, the parameters, the digest of the image ids, a checksum of every array, and the
-consolidated metadata. It is the file that Snakemake tracks. A store is written to a temporary
-sibling and renamed, so it is there whole or not at all.
+the store, the parameters, the digest of the image ids, checksums of every array and of its chunks,
+the consolidated metadata, by which alone arrays are opened, and a digest of all this. It is the
+file that Snakemake tracks. A store is written to a temporary sibling and renamed, so it is there
+whole or not at all.
 """
 
 import hashlib
 import math
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 import unic
-from unic.files import check_room, first_line, whole_folder
-from unic.provenance import image_digest
+from unic.files import check_room, first_line, read_json, whole_folder, write_json
+from unic.provenance import image_digest, json_digest
 
 MANIFEST = "zarr.json"
 CHUNK_BYTES = 1 << 24  # chosen with the codecs by benchmarks/store.py, see docs/log.md
@@ -43,8 +45,6 @@ SHAPES: dict[str, dict[str, tuple[str, str]]] = {
     "negatives": {"indices": ("n m", "int64")},
 }
 
-_ATTRIBUTES = {"unic_version": str, "parameters": dict, "images": dict, "checksums": dict}
-
 
 @dataclass(frozen=True)
 class Store:
@@ -55,7 +55,7 @@ class Store:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Kind, package version, parameters, splits with their image digests, checksums."""
+        """Kind, version, parameters, splits with their image digests, checksums, digest."""
         return dict(self.group.attrs)
 
     @property
@@ -82,19 +82,21 @@ class Store:
     def read_rows(
         self, name: str, rows: NDArray[np.int64], *, split: str = "train"
     ) -> NDArray[Any]:
-        """Read some rows of an array, in one go and only the chunks that hold them.
-
-        The checksum is that of the whole array and is left unchecked.
+        """Read some rows of an array, and only the chunks that hold them.
 
         Raises:
-            ValueError: If the store has no such split or array, or a chunk on disk cannot be
-                decoded.
+            ValueError: If the store has no such split or array, or a chunk on disk is not the one
+                that was written.
         """
         key = self._find(name, split)
-        try:
-            return np.asarray(zarr.open_array(self.path / key, mode="r").oindex[rows])
-        except Exception as error:
-            raise ValueError(self._damage(key, first_line(error))) from error
+        array: Any = self.group[key]
+        chunk_rows = array.chunks[0]
+        found = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
+        for number in np.unique(rows // chunk_rows).tolist():
+            chunk = self._read_chunk(key, number)
+            is_here = rows // chunk_rows == number
+            found[is_here] = chunk[rows[is_here] - number * chunk_rows]
+        return found
 
     def read_image_ids(self, *, split: str = "train") -> list[str]:
         """Image ids of a features store, row by row."""
@@ -105,6 +107,18 @@ class Store:
         if key not in self.attributes["checksums"]:
             raise ValueError(f"{self.path} has no array {key}, it has {self._keys()}")
         return key
+
+    def _read_chunk(self, key: str, number: int) -> NDArray[Any]:
+        array: Any = self.group[key]
+        start = number * array.chunks[0]
+        try:
+            chunk = np.asarray(array[start : start + array.chunks[0]])
+        except Exception as error:
+            raise ValueError(self._damage(key, first_line(error))) from error
+        if _crc(chunk) != self.attributes["chunk_checksums"][key][number]:
+            why = f"the checksum of chunk {number} differs from that in {MANIFEST}"
+            raise ValueError(self._damage(key, why))
+        return chunk
 
     def _damage(self, key: str, why: str) -> str:
         where = f"{self.path}/{key}"
@@ -163,26 +177,16 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
     Raises:
         FileNotFoundError: If there is no whole store.
         ValueError: If it is of another kind, lacks arrays that this version of the package needs,
-            or its manifest is damaged.
+            its manifest is damaged, or it is of a version that wrote no digest of this.
     """
     path = manifest_of(manifest).parent
     if not (path / MANIFEST).is_file():
         raise FileNotFoundError(f"no store at {path}: {MANIFEST} is missing")
-    try:
-        store = Store(path, zarr.open_group(path, mode="r"))
-    except Exception as error:  # Zarr raises all sorts on damaged files
-        why = first_line(error)
-        raise ValueError(f"{path / MANIFEST} is damaged: {why}; delete the store") from error
-    found = store.attributes.get("kind")
-    if found != kind:
-        raise ValueError(f"{path} must be a {kind} store, got {found!r}")
-    for name, expected_type in _ATTRIBUTES.items():
-        value = store.attributes.get(name)
-        if not isinstance(value, expected_type):
-            raise ValueError(
-                f"{path / MANIFEST} is damaged: {name} must be a {expected_type.__name__}, got "
-                f"{value!r}; delete the store"
-            )
+    _check_manifest(path / MANIFEST, kind)
+    try:  # the arrays are then opened by what the manifest says of them
+        store = Store(path, zarr.open_group(path, mode="r", use_consolidated=True))
+    except Exception as error:  # Zarr raises all sorts on what it does not know
+        raise ValueError(f"{path} must be a Zarr group: {first_line(error)}") from error
     expected = {f"{split}/{name}" for split in store.splits for name in SHAPES[kind]}
     lacking = sorted(expected - set(store.attributes["checksums"]))
     if lacking:
@@ -343,17 +347,21 @@ def _write_group(
 ) -> None:
     group = zarr.create_group(path)
     checksums: dict[str, str] = {}
+    chunk_checksums: dict[str, list[int]] = {}
     for split, members in arrays.items():
         for name, array in members.items():
             key = f"{split}/{name}"
+            chunks = _chunks(array, CHUNK_BYTES)
             group.create_array(
                 key,
                 data=np.ascontiguousarray(array),
-                chunks=_chunks(array, CHUNK_BYTES),
+                chunks=chunks,
                 compressors=_compressors(array),
                 dimension_names=SHAPES[kind][name][0].split(),
             )
             checksums[key] = _checksum(array)
+            starts = range(0, len(array), chunks[0])
+            chunk_checksums[key] = [_crc(array[start : start + chunks[0]]) for start in starts]
     group.attrs.update(
         {
             "kind": kind,
@@ -361,11 +369,40 @@ def _write_group(
             "parameters": dict(parameters),
             "images": dict(images),
             "checksums": checksums,
+            "chunk_checksums": chunk_checksums,
         }
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(path)
+    manifest = read_json(path / MANIFEST)
+    manifest["attributes"]["digest"] = json_digest(manifest)
+    write_json(path / MANIFEST, manifest)
+
+
+def _check_manifest(manifest: Path, kind: str) -> None:
+    """Refuse a manifest of another kind, or other than it was written."""
+    try:
+        content = read_json(manifest)
+        attributes = dict(content.get("attributes", {}))
+        digest = attributes.pop("digest", None)
+        expected = json_digest(content | {"attributes": attributes})
+    except (ValueError, TypeError, RecursionError) as error:
+        why = first_line(error.__cause__ or error.__context__ or error)
+        raise ValueError(f"{manifest} is damaged: {why}; delete the store") from error
+    found = attributes.get("kind")
+    if found != kind:
+        raise ValueError(f"{manifest.parent} must be a {kind} store, got {found!r}")
+    if digest is None:
+        raise ValueError(
+            f"{manifest} must have a digest, but unic {attributes.get('unic_version')} wrote it "
+            f"without; run the workflow again with this version, {unic.__version__}"
+        )
+    if digest != expected:
+        raise ValueError(
+            f"{manifest} is damaged: its digest differs; delete the store and run the workflow "
+            "again"
+        )
 
 
 def _check_shapes(kind: str, split: str, members: Mapping[str, NDArray[Any]]) -> None:
@@ -398,6 +435,10 @@ def _compressors(array: NDArray[Any]) -> BloscCodec | None:
     if array.dtype.kind == "f":  # a codec saves a tenth and halves the speed
         return None
     return BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+
+
+def _crc(chunk: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(chunk).data)
 
 
 def _checksum(array: NDArray[Any]) -> str:
