@@ -320,7 +320,9 @@ def _write_tokens(folder: Path) -> None:
 
 def _read_tokens(folder: Path) -> Any:
     views = CachedViews(folder / "tokens.json", device=torch.device("cpu"))
-    return views.layout, views.images, views._records.tolist()
+    found = next(views.batches([np.array([[0, 1, 2], [2, 0, 1]])], np.random.default_rng(0)))
+    parts = (found.tokens, found.class_token, found.scales)
+    return views.layout, views.images, [part.tolist() for part in parts if part is not None]
 
 
 def _write_decoded(folder: Path) -> None:

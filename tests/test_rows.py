@@ -1,5 +1,7 @@
+import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 import unic.rows
 from unic.files import read_json
-from unic.rows import check_rows, find_rows, read_header, write_rows
+from unic.rows import Rows, find_rows, read_header, write_rows
 
 ROWS = np.random.default_rng(0).integers(256, size=(10, 5), dtype=np.uint8)
 
@@ -45,7 +47,7 @@ def test_rows_are_written_whole_with_what_they_depend_on(tmp_path: Path) -> None
     assert content == {"seed": 3}
     path = find_rows(header, 50)
     assert path.read_bytes() == ROWS.tobytes()
-    check_rows(path, ROWS, read_json(header)["checksums"])
+    Rows(path, ROWS, read_json(header)["checksums"]).check(np.arange(10))
     assert sorted(p.name for p in header.parent.iterdir()) == ["rows.bin", "rows.json"]
 
 
@@ -84,7 +86,38 @@ def test_refuses_rows_that_are_missing_short_or_damaged(tmp_path: Path) -> None:
     write(header)
     with pytest.raises(ValueError, match="must have 51 bytes, got 50"):
         find_rows(header, 51)
+
+
+def open_damaged(folder: Path) -> Rows:
+    """Rows of three shards, the second of them damaged."""
+    write(folder / "rows.json")
     damaged = ROWS.copy()
     damaged[5, 2] ^= 1
-    with pytest.raises(ValueError, match="differs at images 4 to 7; delete it"):
-        check_rows(header, damaged, read_json(header)["checksums"])
+    return Rows(folder / "rows.bin", damaged, read_json(folder / "rows.json")["checksums"])
+
+
+@pytest.mark.parametrize("asked", [[4], [9, 0, 7], list(range(10))])
+def test_a_damaged_shard_is_refused_when_a_row_of_it_is_asked_for(
+    asked: list[int], tmp_path: Path
+) -> None:
+    rows = open_damaged(tmp_path)
+    for start in (0, 8):
+        np.testing.assert_array_equal(rows.take(range(start, start + 2)), ROWS[start : start + 2])
+    message = f"{tmp_path}/rows.bin is damaged: its checksum differs at images 4 to 7; delete it"
+    for _ in range(2):  # also the second time
+        with pytest.raises(ValueError, match=re.escape(message)):
+            rows.check(np.array(asked))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        rows.take(range(3, 5))
+
+
+def test_a_shard_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "rows.json")
+    rows = Rows(tmp_path / "rows.bin", ROWS, read_json(tmp_path / "rows.json")["checksums"])
+    checked: list[int] = []
+    check_shard = rows._check_shard
+    monkeypatch.setattr(rows, "_check_shard", lambda n: checked.append(n) or check_shard(n))
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda row: rows.take(range(row, row + 1)), [9, 8, *range(10)] * 20):
+            assert found.shape == (1, 5)
+    assert sorted(checked) == [0, 1, 2]

@@ -351,9 +351,32 @@ def test_refuses_a_damaged_file(extracted: Extracted, tmp_path: Path) -> None:
     content[len(content) // 2] ^= 1
     header.with_suffix(".bin").write_bytes(content)
     with pytest.raises(ValueError, match="its checksum differs at images 0 to 10; delete it"):
-        CachedViews(header, device=CPU)
+        places_of(CachedViews(header, device=CPU), np.array([[3], [7]]), 0)
     header.with_suffix(".bin").write_bytes(content[:-8])
     with pytest.raises(ValueError, match=f"must have {len(content)} bytes, got {len(content) - 8}"):
+        CachedViews(header, device=CPU)
+
+
+def test_no_view_of_a_damaged_shard_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_shards(monkeypatch)
+    header = tmp_path / "tokens.json"
+    layout = extract(header, make_backbone(is_frozen=True))
+    content = bytearray(header.with_suffix(".bin").read_bytes())
+    content[4 * 3 * layout.record_bytes] ^= 1  # image 4, of images 3 to 5
+    header.with_suffix(".bin").write_bytes(content)
+    cached = CachedViews(header, device=CPU)
+    rows = np.array([[0, 9, 3], [2, 6, 8]])
+    whole = list(cached.batches([rows[:, :2]], np.random.default_rng(0)))
+    share = cached.batches([rows], np.random.default_rng(0), positions=np.array([0, 1, 5]))
+    assert len(next(share).tokens) == 3
+    for chosen, positions in ((rows, None), (rows, np.array([2])), (rows[:, 2:], None)):
+        with pytest.raises(ValueError, match="its checksum differs at images 3 to 5; delete it"):
+            next(cached.batches([chosen], np.random.default_rng(0), positions=positions))
+    assert len(whole[0].tokens) == 4
+    monkeypatch.setattr("unic.tokens._fits", lambda *_: True)  # copied whole, as to a GPU
+    with pytest.raises(ValueError, match="its checksum differs at images 3 to 5; delete it"):
         CachedViews(header, device=CPU)
 
 

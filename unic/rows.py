@@ -6,6 +6,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -108,17 +109,53 @@ def find_rows(header: str | Path, n_bytes: int) -> Path:
     return path
 
 
-def check_rows(path: Path, rows: NDArray[np.uint8], checksums: Sequence[int]) -> None:
-    """Compare rows of shape ``(n, row_bytes)`` to their checksums.
+class Rows:
+    """Rows of a file that is mapped to memory, to be checked before they are used.
 
-    Raises:
-        ValueError: If they differ; names the first shard that does.
+    A shard is compared to its checksum when a row of it is first asked for, in the thread that
+    asks; so a large file is opened at once, and checked once.
+
+    Args:
+        path: The file.
+        array: What is mapped, shape ``(n, row_bytes)``, uint8.
+        checksums: Of the shards, from the header.
     """
-    for shard, checksum in zip(_shards(len(rows)), checksums, strict=True):
-        if zlib.crc32(rows[shard.start : shard.stop].data) != checksum:
+
+    def __init__(self, path: Path, array: NDArray[np.uint8], checksums: Sequence[int]):
+        self.path, self.array, self.checksums = path, array, checksums
+        self._is_checked = np.zeros(len(checksums), dtype=np.bool_)
+        self._lock = Lock()
+
+    def check(self, rows: NDArray[np.int64]) -> None:
+        """Compare the shards of some rows to their checksums, those that are not checked yet.
+
+        Raises:
+            ValueError: If they differ; names the first shard that does.
+        """
+        shards = rows // SHARD_ROWS
+        if self._is_checked[shards].all():
+            return
+        with self._lock:
+            for shard in np.unique(shards[~self._is_checked[shards]]).tolist():
+                self._check_shard(shard)
+                self._is_checked[shard] = True
+
+    def take(self, rows: range) -> NDArray[np.uint8]:
+        """Neighboring rows, checked: a view of shape ``(r, row_bytes)``.
+
+        Raises:
+            ValueError: If a shard of them is damaged.
+        """
+        self.check(np.arange(rows.start, rows.stop))
+        return self.array[rows.start : rows.stop]
+
+    def _check_shard(self, shard: int) -> None:
+        rows = self.array[shard * SHARD_ROWS : (shard + 1) * SHARD_ROWS]
+        if zlib.crc32(rows.data) != self.checksums[shard]:
+            first = shard * SHARD_ROWS
             raise ValueError(
-                f"{path} is damaged: its checksum differs at images {shard.start} to "
-                f"{shard.stop - 1}; delete it and run the workflow again"
+                f"{self.path} is damaged: its checksum differs at images {first} to "
+                f"{first + len(rows) - 1}; delete it and run the workflow again"
             )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unic.provenance import image_digest
-from unic.rows import check_rows, find_rows, read_header, write_rows
+from unic.rows import Rows, find_rows, read_header, write_rows
 from unic.store import (
     SHAPES,
     Store,
@@ -146,9 +146,10 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
 
     def compute(shard: range) -> Iterator[bytes]:
         for first, rows in zip(edges[:-1], mapped, strict=True):
-            part = rows[max(shard.start - first, 0) : max(shard.stop - first, 0)]
-            if len(part):
-                yield part.tobytes()
+            n_rows = len(rows.array)
+            start, stop = (min(max(edge - first, 0), n_rows) for edge in (shard.start, shard.stop))
+            if start < stop:
+                yield rows.take(range(start, stop)).tobytes()
 
     write_rows(
         header,
@@ -190,12 +191,10 @@ def _settings(header: Mapping[str, Any]) -> dict[str, Any]:
     return common | {"layout": layout}
 
 
-def _map_rows(header: str | Path, content: Mapping[str, Any]) -> NDArray[np.uint8]:
+def _map_rows(header: str | Path, content: Mapping[str, Any]) -> Rows:
     """The rows ``(n, r)`` of a part, which may have none."""
     layout = TokenLayout.read(content)
     path = find_rows(header, layout.n_bytes)
     if layout.n_images == 0:
-        return np.empty((0, 0), dtype=np.uint8)  # which cannot be mapped
-    rows = np.memmap(path, mode="r").reshape(layout.n_images, -1)
-    check_rows(path, rows, content["checksums"])
-    return rows
+        return Rows(path, np.empty((0, 0), dtype=np.uint8), [])  # which cannot be mapped
+    return Rows(path, np.memmap(path, mode="r").reshape(layout.n_images, -1), content["checksums"])

@@ -15,7 +15,7 @@ from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
 from unic.data.loaders import ViewLoader
 from unic.provenance import image_digest
-from unic.rows import SHARD_ROWS, check_rows, find_rows, read_header, write_rows
+from unic.rows import SHARD_ROWS, Rows, find_rows, read_header, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,8 @@ class CachedViews:
     """Gives cached trunk outputs of chosen images, batch by batch.
 
     The file is mapped to memory, where the system keeps it if it fits; on a GPU it is held in the
-    device's memory if it fits there.
+    device's memory if it fits there. Shards are checked when an image of them is first asked for,
+    and all of them before they are copied to a GPU.
 
     Args:
         header: Of :func:`extract_tokens`.
@@ -168,7 +169,8 @@ class CachedViews:
 
     Raises:
         FileNotFoundError: If there is no file.
-        ValueError: If the file is not the one that was written.
+        ValueError: If the file has another size than was written, its header is damaged, or, on
+            being copied or asked for images, a shard is.
     """
 
     def __init__(self, header: str | Path, *, device: torch.device):
@@ -179,9 +181,12 @@ class CachedViews:
         path = find_rows(header, self.layout.n_bytes)
         mapped = torch.from_file(str(path), size=self.layout.n_bytes // 8, dtype=torch.int64)
         rows = mapped.view(torch.uint8).view(self.layout.n_images, -1).numpy()  # (n, V r)
-        check_rows(path, rows, content["checksums"])
+        self._rows = Rows(path, rows, content["checksums"])
         records = mapped.view(-1, self.layout.record_bytes // 8)  # (n V, r / 8)
-        self._records = records.to(device) if _fits(device, self.layout.n_bytes) else records
+        if _fits(device, self.layout.n_bytes):
+            self._rows.check(np.arange(self.layout.n_images))
+            records = records.to(device)
+        self._records = records
 
     def batches(
         self,
@@ -207,6 +212,7 @@ class CachedViews:
         for batch in rows:
             views = self._choose_views(batch, generator)  # (r, b)
             places = (batch * self.layout.n_views + views).ravel()[part]
+            self._rows.check(batch.ravel()[part])
             chosen = torch.from_numpy(places).to(self._records.device)
             records = records.resize_(len(places), self._records.shape[1])
             torch.index_select(self._records, 0, chosen, out=records)

@@ -82,5 +82,17 @@ def test_refuses_other_images_and_damaged_ones(root: str, tmp_path: Path) -> Non
     content = bytearray(header.with_suffix(".bin").read_bytes())
     content[100] ^= 1
     header.with_suffix(".bin").write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged"):
-        open_pixels("folder", IDS["train"], root=root, decoded=str(header))
+    for split, ids in IDS.items():
+        images = open_pixels("folder", ids, root=root, decoded=str(header))
+        with pytest.raises(ValueError, match="is damaged: its checksum differs at images 0 to 4"):
+            images[len(IDS[split]) - 1]
+
+
+def test_images_have_the_rows_of_their_split(root: str, tmp_path: Path) -> None:
+    header = tmp_path / "out" / "decoded.json"
+    decode(header, root)
+    images = open_pixels("folder", IDS["test"], root=root, decoded=str(header))
+    np.testing.assert_array_equal(images[-1], images[1])
+    for row in (2, -3):
+        with pytest.raises(IndexError):
+            images[row]

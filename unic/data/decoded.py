@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unic.data.datasets import open_images
-from unic.data.images import ArrayImages, Images
+from unic.data.images import Images
 from unic.data.views import crop_square
 from unic.provenance import image_digest
-from unic.rows import check_rows, find_rows, read_header, write_rows
+from unic.rows import Rows, find_rows, read_header, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +80,37 @@ def open_pixels(name: str, ids: Sequence[str], *, root: str | None, decoded: str
 
     Raises:
         FileNotFoundError: If there is no file of decoded images.
-        ValueError: If it is damaged, or of other images.
+        ValueError: If it is of other images, or its header is damaged.
     """
     if decoded is None:
         return open_images(name, ids, root=root)
-    return ArrayImages(ids, _map_pixels(decoded, ids))
+    return _open_decoded(decoded, ids)
 
 
-def _map_pixels(header: str, ids: Sequence[str]) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class DecodedImages:
+    """Images of a split in a file of :func:`decode_images`."""
+
+    ids: Sequence[str]
+    rows: Rows
+    first: int  # row of the first image
+    size: int
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Pixels of an image: uint8, shape ``(size, size, 3)``.
+
+        Raises:
+            ValueError: If it lies in a shard that is damaged.
+        """
+        place = self.first + range(len(self))[row]
+        return self.rows.take(range(place, place + 1)).reshape(self.size, self.size, 3)
+
+
+def _open_decoded(header: str, ids: Sequence[str]) -> DecodedImages:
     content = read_header(header)
     size, splits = content["size"], content["splits"]
     wanted = [len(ids), image_digest(ids)]
@@ -97,7 +121,6 @@ def _map_pixels(header: str, ids: Sequence[str]) -> NDArray[np.uint8]:
         )
     n_images = sum(n_split for n_split, _ in splits)
     path = find_rows(header, n_images * 3 * size**2)
-    rows = np.asarray(np.memmap(path, mode="r")).reshape(n_images, -1)
-    check_rows(path, rows, content["checksums"])
+    mapped = np.asarray(np.memmap(path, mode="r")).reshape(n_images, -1)
     first = sum(n_split for n_split, _ in splits[: splits.index(wanted)])
-    return rows[first : first + len(ids)].reshape(-1, size, size, 3)  # (n, s, s, 3)
+    return DecodedImages(ids, Rows(path, mapped, content["checksums"]), first, size)
