@@ -314,6 +314,7 @@ def _write_tokens(folder: Path) -> None:
         n_rows=3,
         row_bytes=2 * layout.record_bytes,
         about=about,
+        key="",
         need="",
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unic.checkpoints import Checkpoint, training_key
+from unic.checkpoints import Checkpoint
 
 STATE = {
     "parameters": [torch.arange(4.0), torch.ones(2, 3)],
@@ -49,22 +49,3 @@ def test_a_broken_file_is_left_with_a_warning(
     (tmp_path / "checkpoint.pt").write_bytes(content)
     assert Checkpoint(tmp_path / "checkpoint.pt", key="a").load() is None
     assert "cannot be read, the training starts anew" in caplog.text
-
-
-def test_the_key_changes_with_settings_and_the_content_of_inputs(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.write_text("a")
-    second.write_text("b")
-    settings = {"epochs": 3, "nested": {"b": 1, "a": None}}
-    key = training_key(settings, [first, second])
-    assert key == training_key(dict(reversed(settings.items())), [first, second])
-    second.touch()
-    assert key == training_key(settings, [first, second])
-    others = {
-        training_key(settings | {"epochs": 4}, [first, second]),
-        training_key(settings, [first]),
-        training_key(settings, [second, first]),
-    }
-    second.write_text("c")
-    others.add(training_key(settings, [first, second]))
-    assert len(others | {key}) == 5

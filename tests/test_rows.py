@@ -1,3 +1,4 @@
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unic.rows, "SHARD_ROWS", 4)
 
 
-def write(header: Path, *, n_parts: int = 100, start: int = 0, **about: Any) -> None:
+def write(
+    header: Path, *, n_parts: int = 100, start: int = 0, key: str = "key", **about: Any
+) -> None:
     """Write all rows one by one, or stop after some."""
 
     def compute(shard: range) -> Iterator[bytes]:
@@ -36,7 +39,7 @@ def write(header: Path, *, n_parts: int = 100, start: int = 0, **about: Any) -> 
             n_parts -= 1
             yield ROWS[row].tobytes()
 
-    write_rows(header, compute, n_rows=10, row_bytes=5, about=about, need="ten rows")
+    write_rows(header, compute, n_rows=10, row_bytes=5, about=about, key=key, need="ten rows")
 
 
 def test_rows_are_written_whole_with_what_they_depend_on(tmp_path: Path) -> None:
@@ -61,12 +64,16 @@ def test_a_stopped_writing_goes_on_at_its_shard(tmp_path: Path) -> None:
     assert find_rows(header, 50).read_bytes() == ROWS.tobytes()
 
 
-def test_other_rows_start_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"seed": 4}, {"key": "other"}])
+def test_other_rows_start_anew_and_the_log_says_so(
+    other: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     header = tmp_path / "rows.json"
     with pytest.raises(StoppedError):
         write(header, n_parts=6, seed=3)
-    with pytest.raises(AssertionError):
-        write(header, start=4, seed=4)
+    with caplog.at_level(logging.INFO, "unic"), pytest.raises(AssertionError):
+        write(header, start=4, **{"seed": 3} | other)
+    assert "is of other settings or inputs, the writing starts anew" in caplog.text
 
 
 def test_refuses_rows_that_do_not_fit_the_disk(

@@ -1,10 +1,8 @@
 """Checkpoints: what a training needs to go on after it was killed."""
 
-import hashlib
-import json
 import logging
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +19,8 @@ class Checkpoint:
 
     Args:
         path: The file; it need not exist, and is replaced by a whole one at each save.
-        key: Says what is trained on what, see :func:`training_key`. A state that was saved under
-            another key is not taken up.
+        key: Says what is trained on what, see :func:`unic.resumption.resumption_key`. A state that
+            was saved under another key is not taken up.
     """
 
     def __init__(self, path: str | Path, *, key: str):
@@ -91,12 +89,3 @@ def resume(
     history: list[dict[str, float]] = state["history"]
     log.info("the training goes on after epoch %d", len(history))
     return history
-
-
-def training_key(settings: Mapping[str, Any], inputs: Iterable[str | Path]) -> str:
-    """Digest of the settings of a training and of the content of its input files."""
-    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode())
-    for path in inputs:
-        with Path(path).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -28,6 +28,7 @@ def write_rows(
     n_rows: int,
     row_bytes: int,
     about: Mapping[str, Any],
+    key: str,
     need: str,
 ) -> None:
     """Write rows shard by shard.
@@ -40,8 +41,9 @@ def write_rows(
         compute: Gives the bytes of a range of rows, in parts.
         n_rows: Number of rows.
         row_bytes: Bytes of a row.
-        about: What the rows depend on, becomes the header; must be JSON. An interrupted writing
-            is taken up where it is the same.
+        about: What the rows depend on, becomes the header; must be JSON.
+        key: Of the rows and what they are made from, see :func:`unic.resumption.resumption_key`.
+            An interrupted writing is taken up where it and ``about`` are the same.
         need: What needs the room, and what to do where there is too little.
 
     Raises:
@@ -50,7 +52,8 @@ def write_rows(
     header = Path(header)
     target, part = header.with_suffix(".bin"), header.with_name(f".{header.stem}.part.bin")
     progress = part.with_suffix(".json")
-    checksums = _resume(part, progress, about)
+    meaning = dict(about) | {"key": key}
+    checksums = _resume(part, progress, meaning)
     _check_disk(part, n_rows * row_bytes, need)
     shards = list(_shards(n_rows))
     if checksums:
@@ -67,7 +70,7 @@ def write_rows(
             file.flush()
             flush(part)
             checksums.append(checksum)
-            write_header(progress, dict(about) | {"checksums": checksums})
+            write_header(progress, meaning | {"checksums": checksums})
     header.unlink(missing_ok=True)
     part.replace(target)
     write_header(header, dict(about) | {"checksums": checksums})
@@ -164,13 +167,16 @@ def _shards(n_rows: int) -> Iterator[range]:
         yield range(start, min(start + SHARD_ROWS, n_rows))
 
 
-def _resume(part: Path, progress: Path, about: Mapping[str, Any]) -> list[int]:
+def _resume(part: Path, progress: Path, meaning: Mapping[str, Any]) -> list[int]:
     """Checksums of the shards that an interrupted writing of the same rows has written."""
     if not (part.is_file() and progress.is_file()):
         return []
     found = read_header(progress)
     checksums: list[int] = found.pop("checksums")
-    return checksums if found == json.loads(json.dumps(about)) else []
+    if found != json.loads(json.dumps(meaning)):
+        log.info("%s is of other settings or inputs, the writing starts anew", part)
+        return []
+    return checksums
 
 
 def _check_disk(part: Path, n_bytes: int, need: str) -> None:

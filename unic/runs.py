@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from unic.checkpoints import Checkpoint, training_key
+from unic.backbones import Backbone
+from unic.checkpoints import Checkpoint
 from unic.cleaning import PositiveSampler
 from unic.devices import choose_device
 from unic.distances import to_euclidean
@@ -17,8 +18,9 @@ from unic.jobs import limit_threads
 from unic.models import Model, make_backbone, make_heads, save_model
 from unic.negatives import NegativeSampler, PoolSettings, open_negatives
 from unic.processes import Processes
+from unic.resumption import resumption_key
 from unic.snapshots import Snapshots
-from unic.sources import open_views
+from unic.sources import Views, images_of, open_views
 from unic.store import Store, check_same_images, open_store
 from unic.trainer import FinetuningSettings
 
@@ -80,11 +82,12 @@ def train(run: FinetuningRun, processes: Processes) -> None:
     known_labels = known.read("known_labels")
     negatives = _open_negatives(run, known, device)
     sampler = PositiveSampler(positives.read("indices"), known_labels)
-    checkpoint = Checkpoint(run.checkpoint, key=_key(run))
+    views = open_views(run.inputs, params, backbone, device=device, n_workers=threads)
+    checkpoint = Checkpoint(run.checkpoint, key=_key(run, backbone, views))
     history = finetune(
         backbone,
         heads,
-        open_views(run.inputs, params, backbone, device=device, n_workers=threads),
+        views,
         Pairs(sampler, negatives),
         settings,
         seed=run.seed,
@@ -128,5 +131,10 @@ def _open_snapshots(run: FinetuningRun) -> Snapshots | None:
     return Snapshots(run.snapshots, every=every, description=description) if every else None
 
 
-def _key(run: FinetuningRun) -> str:
-    return training_key({"params": dict(run.params), "seed": run.seed}, run.inputs.values())
+def _key(run: FinetuningRun, backbone: Backbone, views: Views) -> str:
+    return resumption_key(
+        {"params": dict(run.params), "seed": run.seed},
+        files=run.inputs.values(),
+        images=images_of(views),
+        network=backbone.model,
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unic.provenance import image_digest
+from unic.resumption import resumption_key
 from unic.rows import Rows, find_rows, read_header, write_rows
 from unic.store import (
     SHAPES,
@@ -157,6 +158,7 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
         n_rows=len(ids),
         row_bytes=TokenLayout.read(headers[0]).n_bytes // lengths[0],
         about=about,
+        key=resumption_key(about, files=parts),
         need="putting the parts together takes as much again as they do",
     )
 

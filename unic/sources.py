@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
 from unic.data.decoded import open_pixels
+from unic.data.images import Images
 from unic.data.index import read_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
@@ -101,6 +102,11 @@ class TrunkSource:
                 moved = pixels.to(self.device, non_blocking=True)
                 output = self.backbone.prepare(moved, precision=self.precision)
             yield output
+
+
+def images_of(views: Views) -> list[Images]:
+    """The images that a training reads as it goes; none where their views are cached."""
+    return [views.images] if isinstance(views, ViewLoader) else []
 
 
 def open_views(

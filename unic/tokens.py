@@ -15,6 +15,7 @@ from unic.backbones import Backbone
 from unic.class_token import TrunkOutput
 from unic.data.loaders import ViewLoader
 from unic.provenance import image_digest
+from unic.resumption import resumption_key
 from unic.rows import SHARD_ROWS, Rows, find_rows, read_header, write_rows
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def extract_tokens(
         precision: What the trunk computes in.
         device: Where the trunk runs.
         parameters: What the tokens depend on; must be JSON. An interrupted extraction is taken up
-            where they are the same.
+            where they, the images and the weights are the same.
         rows: Neighboring images, from a multiple of ``SHARD_ROWS`` on; all by default.
 
     Raises:
@@ -149,6 +150,7 @@ def extract_tokens(
         n_rows=layout.n_images,
         row_bytes=layout.n_views * layout.record_bytes,
         about=about,
+        key=resumption_key(about, images=[loader.images], network=backbone.model),
         need=f"{n_views} views of {layout.n_images} images take {layout.record_bytes} bytes each; "
         "lower finetuning.views",
     )

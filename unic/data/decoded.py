@@ -14,6 +14,7 @@ from unic.data.datasets import open_images
 from unic.data.images import Images
 from unic.data.views import crop_square
 from unic.provenance import image_digest
+from unic.resumption import resumption_key
 from unic.rows import Rows, find_rows, read_header, write_rows
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def decode_images(
         images: Images by split.
         size: Side of the squares, pixels.
         n_workers: Threads that decode.
-        parameters: What the pixels depend on; must be JSON.
+        parameters: What the pixels depend on; must be JSON. Decoding that was interrupted is taken
+            up where they and the images are the same.
 
     Raises:
         OSError: If the disk has no room for the file; says how much it needs.
@@ -64,6 +66,7 @@ def decode_images(
             n_rows=len(rows),
             row_bytes=3 * size**2,
             about=about,
+            key=resumption_key(about, images=images.values()),
             need=f"{len(rows)} images of {size} x {size} pixels; lower data.decoded",
         )
     log.info("%d images of %d x %d pixels", len(rows), size, size)
@@ -95,6 +98,7 @@ class DecodedImages:
     rows: Rows
     first: int  # row of the first image
     size: int
+    digest: str  # of the header, which has checksums of all pixels
 
     def __len__(self) -> int:
         """Number of images."""
@@ -108,6 +112,10 @@ class DecodedImages:
         """
         place = self.first + range(len(self))[row]
         return self.rows.take(range(place, place + 1)).reshape(self.size, self.size, 3)
+
+    def fingerprint(self) -> str:
+        """Digest of the pixels."""
+        return self.digest
 
 
 def _open_decoded(header: str, ids: Sequence[str]) -> DecodedImages:
@@ -123,4 +131,5 @@ def _open_decoded(header: str, ids: Sequence[str]) -> DecodedImages:
     path = find_rows(header, n_images * 3 * size**2)
     mapped = np.asarray(np.memmap(path, mode="r")).reshape(n_images, -1)
     first = sum(n_split for n_split, _ in splits[: splits.index(wanted)])
-    return DecodedImages(ids, Rows(path, mapped, content["checksums"]), first, size)
+    rows = Rows(path, mapped, content["checksums"])
+    return DecodedImages(ids, rows, first, size, digest=resumption_key({}, files=[header]))

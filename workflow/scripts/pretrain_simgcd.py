@@ -1,14 +1,15 @@
 """Train the last block and a classifier by SimGCD, with the known labels of GCD."""
 
 from unic.backbones import load_backbone, save_backbone
-from unic.checkpoints import Checkpoint, training_key
+from unic.checkpoints import Checkpoint
 from unic.classifiers import save_classifier
 from unic.data.index import read_index
 from unic.devices import choose_device
 from unic.files import write_csv
 from unic.jobs import job
+from unic.resumption import resumption_key
 from unic.simgcd import SimGCDSettings, train_simgcd
-from unic.sources import open_views
+from unic.sources import images_of, open_views
 from unic.store import check_images, open_store
 
 with job(snakemake.log[0], threads=snakemake.threads):
@@ -24,12 +25,14 @@ with job(snakemake.log[0], threads=snakemake.threads):
         image_size=snakemake.params.view["image_size"],
         seed=settings.seed,
     )
-    checkpoint = Checkpoint(
-        f"{snakemake.output.backbone}.checkpoint", key=training_key(params, inputs.values())
+    views = open_views(inputs, params, backbone, device=device, n_workers=snakemake.threads)
+    key = resumption_key(
+        params, files=inputs.values(), images=images_of(views), network=backbone.model
     )
+    checkpoint = Checkpoint(f"{snakemake.output.backbone}.checkpoint", key=key)
     classifier, history = train_simgcd(
         backbone,
-        open_views(inputs, params, backbone, device=device, n_workers=snakemake.threads),
+        views,
         known.read("known_labels"),
         settings,
         n_clusters=snakemake.params.n_clusters,
