@@ -441,7 +441,6 @@ def test_the_configuration_of_the_repository() -> None:
         ("finetuning.train_final_norm", True, ["finetune"]),
         ("finetuning.n_heads", 3, ["finetune"]),
         ("finetuning.head_norm", "rms", ["finetune"]),
-        ("backbone.network", "student", ["extract_features", "extract_tokens"]),
         ("machine.processes", 2, []),
         ("machine.threads", 3, []),
         ("machine.device", "cpu", []),
@@ -469,6 +468,40 @@ def test_pretraining_matters_only_where_it_is_asked_for() -> None:
     asked = changed_stages("pretraining.neighbors.epochs", 3, backbone={"weights": "pretrain"})
     assert asked == stages_after("pretrain", pretraining="pretrain")
     assert "finetune" in asked
+
+
+def test_a_network_belongs_to_the_stages_that_read_foreign_weights() -> None:
+    backbone = {"weights": "full.pth"}
+    changed = changed_stages("backbone.network", "student", backbone=backbone)
+    assert changed - {"pretrain_simgcd"} == stages_after("extract_features", "extract_tokens")
+    changed = changed_stages("backbone.network", "student", **simgcd(start="full.pth"))
+    firsts = "pretrain_simgcd", "extract_tokens"
+    assert changed == stages_after(*firsts, pretraining="pretrain_simgcd")
+    assert {"extract_features", "extract_views", "finetune"} <= changed
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "weights"),
+    [
+        ({"backbone": {"weights": "hub"}}, "backbone.weights", "hub"),
+        ({"backbone": {"weights": "random"}}, "backbone.weights", "random"),
+        ({"backbone": {"weights": "bundled:x"}}, "backbone.weights", "bundled:x"),
+        ({"backbone": {"weights": "a.safetensors"}}, "backbone.weights", r"a\.safetensors"),
+        ({"backbone": {"weights": "pretrain"}}, "backbone.weights", "pretrain"),
+        (
+            {"backbone": {"weights": "pretrain"}, "pretraining": {"method": "simgcd"}},
+            "pretraining.simgcd.start",
+            "hub",
+        ),
+    ],
+)
+def test_refuses_a_network_of_weights_that_have_one(
+    settings: Settings, key: str, weights: str
+) -> None:
+    resolve({"one": merge(example(), settings)})
+    message = f"backbone.network must be auto where {key} is no torch checkpoint, got student for "
+    with pytest.raises(ValueError, match=message + f"{weights}$"):
+        resolve({"one": merge(example(), merge(settings, {"backbone": {"network": "student"}}))})
 
 
 def simgcd(**settings: Any) -> Settings:

@@ -348,6 +348,7 @@ def _check_together(where: str, settings: Settings) -> None:
             f"{where}: finetuning.batch_size must be a multiple of machine.processes, got "
             f"{finetuning['batch_size']} and {settings['machine']['processes']}"
         )
+    _check_network(f"{where}.backbone.network", settings)
     _check_negatives(f"{where}.negatives", settings)
     if settings["gcd"] is not None and "old_classes" not in settings["gcd"]:
         raise ValueError(f"{where}.gcd.old_classes must be set")
@@ -355,6 +356,21 @@ def _check_together(where: str, settings: Settings) -> None:
     if len(old) >= n_clusters:
         raise ValueError(
             f"{where}.gcd.old_classes must leave new classes among the {n_clusters}, got {len(old)}"
+        )
+
+
+def _check_network(where: str, settings: Settings) -> None:
+    """Files of our own, and all but torch checkpoints, hold one network."""
+    key, weights = "backbone.weights", settings["backbone"]["weights"]
+    if pretraining_stage(settings) == "pretrain_simgcd":
+        key, weights = "pretraining.simgcd.start", settings["pretraining"]["simgcd"]["start"]
+    is_checkpoint = weights not in ("hub", "random", "pretrain") and not (
+        weights.startswith("bundled:") or weights.endswith(".safetensors")
+    )
+    network = settings["backbone"]["network"]
+    if network != "auto" and not is_checkpoint:
+        raise ValueError(
+            f"{where} must be auto where {key} is no torch checkpoint, got {network} for {weights}"
         )
 
 

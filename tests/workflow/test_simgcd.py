@@ -4,11 +4,14 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.workflow.project import Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+BUNDLED = "unic/weights/digits_test_resnet.safetensors"
 SETTINGS = """\
 experiments:
   tiny:
@@ -55,7 +58,24 @@ def test_simgcd_on_cached_views(fresh_project: Project) -> None:
     check_backbone(fresh_project, "cached")
 
 
-def check_backbone(project: Project, name: str) -> None:
+@pytest.mark.parametrize("views", ["fresh", 2])
+def test_simgcd_starts_from_the_network_that_is_asked_for(
+    views: str | int, fresh_project: Project
+) -> None:
+    text = SETTINGS.replace("simgcd: {epochs: 2}", "simgcd: {epochs: 2, start: full.pth}")
+    text = text.replace("head_width: 32}", f"head_width: 32, views: {views}, trainable: none}}")
+    base = "base: digits_gcd_simgcd\n"
+    text = text.replace(base, f"{base}    backbone: {{network: student}}\n")
+    (fresh_project.folder / "config" / "tiny.yaml").write_text(text)
+    teacher = load_file(fresh_project.folder / BUNDLED)
+    student = {key: tensor + 0.01 * tensor.is_floating_point() for key, tensor in teacher.items()}
+    torch.save({"teacher": teacher, "student": student}, fresh_project.folder / "full.pth")
+    model = "results/tiny/seed1/model.safetensors"  # after features, and views where there are
+    fresh_project.run("results/tiny/baselines/simgcd.parquet", model)
+    check_backbone(fresh_project, "tiny", start=student)
+
+
+def check_backbone(project: Project, name: str, start: dict[str, Tensor] | None = None) -> None:
     """SimGCD trained the last stage, and nothing else."""
     simgcd = project.folder / "results" / name / "simgcd"
     assert sorted(file.name for file in simgcd.iterdir()) == [
@@ -63,7 +83,7 @@ def check_backbone(project: Project, name: str) -> None:
     ]
     assert pd.read_csv(simgcd / "history.csv")["epoch"].tolist() == [1, 2]
     ours = load_file(simgcd / "backbone.safetensors")
-    start = load_file(project.folder / "unic/weights/digits_test_resnet.safetensors")
+    start = start or load_file(project.folder / BUNDLED)
     changed = {key for key in ours if not ours[key].equal(start[key])}
     assert changed
     assert all(key.startswith("layer4.") for key in changed)

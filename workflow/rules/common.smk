@@ -108,6 +108,13 @@ def given_files(weights):
     return {"backbone": weights} if is_file else {}
 
 
+def network(wildcards):
+    """Which network of the backbone's weights: a file that is trained here has one."""
+    settings = settings_of(wildcards)
+    is_given = pretraining_stage(settings) is None
+    return settings["backbone"]["network"] if is_given else "auto"
+
+
 def trunk_weights(wildcards):
     """The weights whose trunk is the backbone's."""
     settings = settings_of(wildcards)

@@ -61,6 +61,7 @@ rule pretrain_simgcd:
         options=value("backbone.options"),
         start=value("pretraining.simgcd.start"),
         weights_digest=weights_digest(value("pretraining.simgcd.start")),
+        network=value("backbone.network"),
         n_clusters=value("n_clusters"),
         simgcd=simgcd_training,
         code=script_digest("pretrain_simgcd.py"),
@@ -96,7 +97,7 @@ rule extract_features:
         name=value("backbone.name"),
         weights=value("backbone.weights"),
         weights_digest=weights_digest(value("backbone.weights")),
-        network=value("backbone.network"),
+        network=network,
         options=value("backbone.options"),
         code=script_digest("extract_features.py"),
     message:

@@ -21,6 +21,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
     backbone = load_backbone(
         snakemake.params.name,
         weights=snakemake.input.get("backbone", snakemake.params.start),
+        network=snakemake.params.network,
         options=snakemake.params.options,
         image_size=snakemake.params.view["image_size"],
         seed=settings.seed,
