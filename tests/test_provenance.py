@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from unic import provenance
-from unic.provenance import code_digest, image_digest, imported_modules
+from unic.provenance import code_digest, file_digest, image_digest, imported_modules
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -171,6 +171,34 @@ def test_digests_are_16_hexadecimal_digits() -> None:
     for digest in (code_digest(SCRIPTS / "finetune.py"), image_digest(["a"])):
         assert len(digest) == 16
         int(digest, 16)
+
+
+# Files
+
+
+def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
+    path, copy = tmp_path / "weights", tmp_path / "copy"
+    assert file_digest(path) is None
+    assert file_digest(tmp_path) is None
+    path.write_bytes(b"first")
+    copy.write_bytes(b"first")
+    before = file_digest(path)
+    assert before == file_digest(copy) == file_digest(str(path))
+    path.touch()
+    assert file_digest(path) == before
+    state = path.stat()
+    copy.write_bytes(b"other")
+    os.utime(copy, ns=(state.st_atime_ns, state.st_mtime_ns))
+    copy.replace(path)
+    assert file_digest(path) not in (before, None)
+
+
+def test_a_file_is_read_once_in_a_process(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"first")
+    hits = provenance._content_digest.cache_info().hits
+    assert file_digest(path) == file_digest(path)
+    assert provenance._content_digest.cache_info().hits == hits + 1
 
 
 # Images

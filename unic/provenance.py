@@ -1,4 +1,4 @@
-"""Digests of the code and the images that a result is built on."""
+"""Digests of the code, the files and the images that a result is built on."""
 
 import ast
 import hashlib
@@ -45,7 +45,19 @@ def bundled_digest(weights: str) -> str:
     known = sorted(file.stem for file in (PACKAGE / "weights").glob("*.safetensors"))
     if name not in known:
         raise ValueError(f"backbone.weights must be bundled:{'|'.join(known)}, got {weights}")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return _content_digest(path)
+
+
+def file_digest(path: str | Path) -> str | None:
+    """Digest of the content of a file, None where there is none.
+
+    A file is read once in a process as long as its size and times stay the same.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return _content_digest(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def image_digest(image_ids: Iterable[str]) -> str:
@@ -59,6 +71,12 @@ def image_digest(image_ids: Iterable[str]) -> str:
 def json_digest(content: Mapping[str, Any]) -> str:
     """Digest of JSON by its values, however it is written."""
     return hashlib.sha256(json.dumps(dict(content), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _content_digest(path: Path, *_state: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _closure(script: Path) -> set[Path]:

@@ -1,21 +1,40 @@
 """What Snakemake would run: in a fresh clone, after a run, and after each kind of change."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.test_experiments import SCHEMA, read_config
 from tests.workflow.project import Project, copy_project
 from unic.analysis.inspection import inspect_images, open_artifacts
 from unic.analysis.sheets import read_pixels
 from unic.experiments import resolve_experiments
+from unic.tensors import read_tensors, save_tensors
 from unic.tokens import CachedViews
 
 pytestmark = pytest.mark.workflow
 TARGET = "results/tiny/metrics.json"
 DIGITS = "config/experiments/digits.yaml"
+GIVEN = """\
+experiments:
+  listed:
+    base: digits
+    data: {name: manifest, manifest: list.csv, root: photos}
+    n_clusters: 3
+    neighbors: {far_rank: 20, n_neighbors: 5}
+    backbone: {weights: random}
+  labeled:
+    base: listed
+    data: {name: folder, manifest: null, label_file: labels.csv}
+  weighted:
+    base: digits
+    backbone: {weights: weights.safetensors}
+"""
 AFTER_TRAINING = {
     "predict": 1,
     "evaluate": 1,
@@ -189,6 +208,40 @@ def test_negatives_redrawn_each_epoch_are_not_indexed(edited_project: Project) -
     planned = edited_project.plan(TARGET)
     assert planned["mine_neighbors"] == 1
     assert "index_negatives" not in planned
+
+
+def test_other_content_reruns_whatever_its_time(fresh_project: Project) -> None:
+    folder = fresh_project.folder
+    (folder / "config/tiny.yaml").write_text(GIVEN)
+    images = folder / "photos"
+    images.mkdir()
+    names = [f"{row}.png" for row in range(30)]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(images / name)
+    lines = ["path,label", *(f"{name},{row % 3}" for row, name in enumerate(names))]
+    for name in ("list.csv", "labels.csv"):
+        (folder / name).write_text("\n".join(lines))
+    bundled = folder / "unic/weights/digits_test_resnet.safetensors"
+    weights = folder / "weights.safetensors"
+    shutil.copyfile(bundled, weights)
+    targets = (
+        *(f"results/{name}/labels.zarr/zarr.json" for name in ("listed", "labeled")),
+        "results/weighted/features.zarr/zarr.json",
+    )
+    fresh_project.run(*targets)
+    assert fresh_project.plan(*targets) == {}
+    lines[1] = "0.png,1"
+    for name in ("list.csv", "labels.csv"):
+        (folder / name).write_text("\n".join(lines))
+        os.utime(folder / name, (0, 0))
+    assert fresh_project.plan(*targets) == {"index_images": 1, "split_labels": 2}
+    fresh_project.run(*targets)
+    save_tensors(weights, {k: tensor * 2 for k, tensor in read_tensors(bundled).tensors.items()})
+    os.utime(weights, (0, 0))
+    assert fresh_project.plan(*targets) == {"extract_features": 1}
+    weights.unlink()
+    missing = fresh_project.snakemake("--dry-run", targets[2])
+    assert "Missing input files" in missing.stdout + missing.stderr
 
 
 def test_edited_losses_rerun_finetuning_and_later(edited_project: Project) -> None:

@@ -12,7 +12,7 @@ from unic.experiments import (
     stage_owner,
     stage_owners,
 )
-from unic.provenance import bundled_digest, code_digest
+from unic.provenance import bundled_digest, code_digest, file_digest
 
 SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
 SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
@@ -165,11 +165,24 @@ def negative_pool(wildcards):
 
 
 def weights_digest(weights_of):
-    """Digest of the content of weights that come with the package."""
+    """Digest of the content of given weights: a file, or one that comes with the package."""
 
     def resolve(wildcards):
         weights = weights_of(wildcards)
-        return bundled_digest(weights) if weights.startswith("bundled:") else None
+        if weights.startswith("bundled:"):
+            return bundled_digest(weights)
+        is_given = weights not in ("hub", "random", "pretrain")
+        return file_digest(weights) if is_given else None
+
+    return resolve
+
+
+def content(path_of):
+    """Digest of the content of a file that the settings name, None where they name none."""
+
+    def resolve(wildcards):
+        path = path_of(wildcards)
+        return None if path is None else file_digest(path)
 
     return resolve
 

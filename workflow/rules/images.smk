@@ -14,6 +14,7 @@ rule index_images:
     params:
         name=value("data.name"),
         root=value("data.root"),
+        manifest_digest=content(value("data.manifest")),
         bad_images=value("data.bad_images"),
         n_clusters=value("n_clusters"),
         far_rank=value("neighbors.far_rank"),
@@ -65,6 +66,8 @@ rule split_labels:
     params:
         name=value("data.name"),
         root=value("data.root"),
+        manifest_digest=content(value("data.manifest")),
+        label_file_digest=content(value("data.label_file")),
         gcd=value("gcd"),
         code=script_digest("split_labels.py"),
     message:
