@@ -22,14 +22,12 @@ from unic.data.index import read_index, write_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.features import extract_features
-from unic.heads import ClusterHead
 from unic.metrics import cluster_accuracy
-from unic.models import Model, load_model
+from unic.models import load_model
 from unic.prediction import predict_clusters
 from unic.processes import ALONE, Processes, run_together
 from unic.progress import follow_snapshots
 from unic.runs import FinetuningRun, train
-from unic.snapshots import Snapshots
 from unic.store import open_store, write_derived, write_features, write_known_labels
 from unic.tokens import extract_tokens
 
@@ -340,6 +338,19 @@ def test_a_killed_run_ends_in_the_result_of_an_undisturbed_one(
 # Snapshots
 
 
+def follow(run: FinetuningRun, files: Path) -> pd.DataFrame:
+    return follow_snapshots(
+        run.snapshots,
+        {"train": open_images("folder", IDS, root=str(files))},
+        {"train": np.arange(N_IMAGES) % N_CLASSES},
+        View(**VIEW),
+        n_restarts=2,
+        seed=0,
+        batch_size=16,
+        device=torch.device("cpu"),
+    )
+
+
 def test_snapshots_are_scored_and_change_nothing(files: Path, tmp_path: Path) -> None:
     plain = make_run(files, tmp_path / "plain")
     run = make_run(files, tmp_path / "followed", snapshot_every=2)
@@ -350,16 +361,7 @@ def test_snapshots_are_scored_and_change_nothing(files: Path, tmp_path: Path) ->
     assert names == ["epoch_0002.safetensors", "epoch_0004.safetensors"]
     images = {"train": open_images("folder", IDS, root=str(files))}
     labels = {"train": np.arange(N_IMAGES) % N_CLASSES}
-    progress = follow_snapshots(
-        run.snapshots,
-        images,
-        labels,
-        View(**VIEW),
-        n_restarts=2,
-        seed=0,
-        batch_size=16,
-        device=torch.device("cpu"),
-    )
+    progress = follow(run, files)
     assert progress["epoch"].tolist() == [2, 4]
     assert progress["split"].tolist() == ["train", "train"]
     model = load_model(Path(run.snapshots, "epoch_0004.safetensors"))
@@ -377,16 +379,7 @@ def test_a_head_that_reads_tokens_runs_and_is_followed(files: Path, tmp_path: Pa
     run = replace(run, params=run.params | {"model": model})
     train(run, ALONE)
     assert load_model(run.outputs["model"]).head.reads_tokens
-    progress = follow_snapshots(
-        run.snapshots,
-        {"train": open_images("folder", IDS, root=str(files))},
-        {"train": np.arange(N_IMAGES) % N_CLASSES},
-        View(**VIEW),
-        n_restarts=2,
-        seed=0,
-        batch_size=16,
-        device=torch.device("cpu"),
-    )
+    progress = follow(run, files)
     assert progress["epoch"].tolist() == [2]
     assert progress["acc"].between(0.25, 1).all()
 
@@ -398,29 +391,32 @@ def test_refuses_tokens_that_were_kept_for_another_head(files: Path, tmp_path: P
         train(run, ALONE)
 
 
-def test_snapshots_of_an_earlier_training_go(tmp_path: Path) -> None:
-    backbone = load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32)
-    head = ClusterHead(backbone.n_dims, 4, width=64, generator=torch.Generator().manual_seed(0))
-    snapshots = Snapshots(tmp_path / "snapshots", every=3, description=MODEL)
-    for epoch in range(1, 10):
-        snapshots.save(Model(backbone, head), epoch)
-    assert len(list(snapshots.folder.iterdir())) == 3
-    snapshots.save(Model(backbone, head), 3)
-    assert [path.name for path in snapshots.folder.iterdir()] == ["epoch_0003.safetensors"]
+@pytest.mark.parametrize("every", [0, 3, 9])
+def test_snapshots_of_an_earlier_training_go(every: int, files: Path, tmp_path: Path) -> None:
+    for each in (2, every):
+        run = make_run(files, tmp_path, snapshot_every=each, epochs=4)
+        train(run, ALONE)
+    names = [path.name for path in tmp_path.glob("snapshots/*")]
+    assert names == (["epoch_0003.safetensors"] if every == 3 else [])
+    if not names:
+        with pytest.raises(FileNotFoundError, match="at least 1 and at most"):
+            follow(run, files)
 
 
-def test_refuses_to_follow_a_training_without_snapshots(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"set finetuning\.snapshot_every"):
-        follow_snapshots(
-            tmp_path,
-            {},
-            {},
-            View(**VIEW),
-            n_restarts=1,
-            seed=0,
-            batch_size=8,
-            device=torch.device("cpu"),
-        )
+def test_a_training_that_goes_on_keeps_its_snapshots(files: Path, tmp_path: Path) -> None:
+    run = make_run(files, tmp_path / "run", snapshot_every=1, epochs=20)
+    checkpoint, deadline = Path(run.checkpoint), time.monotonic() + 120
+    process = start(run)
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    first = Path(run.snapshots, "epoch_0001.safetensors")
+    kept = first.stat().st_mtime_ns
+    train(run, ALONE)
+    assert first.stat().st_mtime_ns == kept
+    assert len(list(first.parent.iterdir())) == 20
 
 
 # What a checkpoint belongs to

@@ -106,7 +106,8 @@ def finetune(
         device: Where to train.
         checkpoint: Where the state is kept after each epoch; a training that was stopped goes on
             from there, to the same weights.
-        snapshots: Where the model is kept every few epochs, for looking on.
+        snapshots: Where the model is kept every few epochs, for looking on; those of an earlier
+            training are removed.
         processes: This process and those that train along with it; all give the same arguments.
 
     Returns:
@@ -141,6 +142,8 @@ def finetune(
         processes=processes,
     )
     history = resume(checkpoint, trainer, generator)
+    if snapshots is not None and processes.rank == 0 and not history:
+        snapshots.clear()
     epochs = range(len(history), settings.epochs)
     is_shown = None if processes.rank == 0 else True
     for epoch in tqdm(

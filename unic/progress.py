@@ -52,7 +52,8 @@ def follow_snapshots(
     paths = sorted(Path(folder).glob("epoch_*.safetensors"))
     if not paths:
         raise FileNotFoundError(
-            f"{folder} must hold snapshots, there is none; set finetuning.snapshot_every"
+            f"{folder} must hold snapshots, there is none; set finetuning.snapshot_every to at "
+            "least 1 and at most finetuning.epochs, and run the workflow again"
         )
     rows = []
     for path in paths:

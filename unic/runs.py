@@ -36,7 +36,8 @@ class FinetuningRun:
             ``backbone`` where its weights are a file.
         outputs: Files by name: ``model``, ``history``.
         checkpoint: File that is kept between the start of the run and its end.
-        snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for; 0 for none.
+        snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for, 0 for none;
+            those of an earlier training are removed from it.
         params: ``data``, ``root``, ``view``, ``augmentation``, ``negatives``,
             ``pool``, ``weights``, ``network``, ``model``, ``n_heads``, ``finetuning``,
             ``snapshot_every``, and what else the result depends on.
@@ -93,7 +94,9 @@ def train(run: FinetuningRun, processes: Processes) -> None:
         seed=run.seed,
         device=device,
         checkpoint=checkpoint,
-        snapshots=_open_snapshots(run),
+        snapshots=Snapshots(
+            run.snapshots, every=params["snapshot_every"], description=params["model"]
+        ),
         processes=processes,
     )
     if processes.rank == 0:
@@ -124,11 +127,6 @@ def _open_negatives(
         exclude_known_same_label=settings.exclude_known_same_label,
         device=device,
     )
-
-
-def _open_snapshots(run: FinetuningRun) -> Snapshots | None:
-    every, description = run.params["snapshot_every"], run.params["model"]
-    return Snapshots(run.snapshots, every=every, description=description) if every else None
 
 
 def _key(run: FinetuningRun, backbone: Backbone, views: Views) -> str:

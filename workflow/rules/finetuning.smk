@@ -229,6 +229,7 @@ rule follow_training:
         root=value("data.root"),
         view=view,
         n_restarts=value("kmeans.n_restarts"),
+        snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("follow_training.py"),
     message:
         "Scoring the snapshots of {wildcards.experiment}, seed {wildcards.seed}"
