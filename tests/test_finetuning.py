@@ -20,10 +20,11 @@ from unic.data.views import View
 from unic.far_pairs import FarPairs
 from unic.files import write_csv
 from unic.finetuning import FinetuningSettings, Pairs, finetune, read_histories
-from unic.heads import ClusterHead, Head, Projector, make_head, reads_tokens
+from unic.heads import ClusterHead, Head, Projector, fit_norms, make_head, reads_tokens
 from unic.losses import entropy_loss, negative_loss, positive_loss
 from unic.metrics import cluster_accuracy
 from unic.negatives import StoredNegatives
+from unic.sources import FrozenFeatures
 
 N_IMAGES, N_CLASSES = 64, 4
 LABELS = np.arange(N_IMAGES) % N_CLASSES
@@ -429,6 +430,54 @@ def test_clipping_scales_the_gradient() -> None:
     assert torch.equal(free[name], wide[name])
     assert (free[name] - start[name]).abs().max() > 1e-4
     assert (tight[name] - start[name]).abs().max() < 1e-6
+
+
+def used_clusters(norm: str) -> int:
+    """Clusters of 20 that are used, where features after a ReLU have 20 classes, with momentum."""
+    backbone = load_backbone(
+        "test_vit", weights="random", options={"img_size": 32}, image_size=32, is_frozen=True
+    )
+    generator = np.random.default_rng(0)
+    labels = np.arange(600) % 20
+    centers = generator.normal(size=(20, backbone.n_dims))
+    noise = generator.normal(1, 1, size=(600, backbone.n_dims))
+    features = np.maximum(centers[labels] + noise, 0).astype(np.float32)
+    distances = np.linalg.norm(features[:, None] - features, axis=2)  # (n, n)
+    unknown = np.full(600, -1, dtype=np.int64)
+    radius = np.sort(distances, axis=1)[:, 60].astype(np.float32)
+    weights = torch.Generator().manual_seed(0)
+    head = make_head("linear", backbone.n_dims, 20, width=0, generator=weights, norm=norm)
+    fit_norms([head], features)
+    history = finetune(
+        backbone,
+        [head],
+        FrozenFeatures(features, device=torch.device("cpu")),
+        Pairs(
+            PositiveSampler(distances.argsort(1)[:, :10], unknown),
+            FarPairs(features, radius, known_labels=unknown),
+        ),
+        replace(
+            SETTINGS,
+            trainable="none",
+            epochs=30,
+            batch_size=100,
+            learning_rate=3e-3,
+            entropy_momentum=0.9,
+        ),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    return int(history["used_clusters"].iloc[-1])
+
+
+@pytest.mark.parametrize(
+    ("norm", "is_collapsed"),
+    [("none", True), ("rms", True), ("center", False), ("standardize", False)],
+)
+def test_centered_features_do_not_collapse_with_momentum(norm: str, is_collapsed: bool) -> None:
+    """Features that are not negative share a mean, along which a step moves all images."""
+    n_used = used_clusters(norm)
+    assert n_used < 10 if is_collapsed else n_used >= 18
 
 
 def test_the_past_enters_the_entropy_from_the_second_step_on() -> None:

@@ -1,8 +1,20 @@
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unic.heads import ClusterHead, SelfAttentionHead, apply_heads, make_head, reads_tokens
+from unic.heads import (
+    FITTED_NORMS,
+    NORMS,
+    ClusterHead,
+    Head,
+    SelfAttentionHead,
+    apply_heads,
+    fit_norms,
+    make_head,
+    reads_tokens,
+)
 
 KINDS = ("mlp", "linear", "self_attention")
 
@@ -13,6 +25,23 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def random_tokens(n_dims: int = 128, n_tokens: int = 7) -> Tensor:
     return torch.randn(5, n_tokens, n_dims, generator=seeded(1))
+
+
+def after_a_relu(n_images: int = 300, n_dims: int = 24) -> NDArray[np.float32]:
+    """Features that are not negative, of dims that differ in size; the last is always 0."""
+    generator = np.random.default_rng(0)
+    features = generator.normal(0.5, 1, (n_images, n_dims)) * np.geomspace(0.1, 10, n_dims)
+    features[:, -1] = -1
+    return np.maximum(features, 0).astype(np.float32)
+
+
+def fitted(kind: str, norm: str, features: NDArray[np.float32], *, n_heads: int = 1) -> list[Head]:
+    generator, n_dims = seeded(), features.shape[1]
+    heads = [
+        make_head(kind, n_dims, 5, width=16, generator=generator, norm=norm) for _ in range(n_heads)
+    ]
+    fit_norms(heads, features)
+    return heads
 
 
 # Against plain references
@@ -33,15 +62,12 @@ def test_a_linear_head_is_one_product() -> None:
     torch.testing.assert_close(head(features), features @ weight.T + bias)
 
 
-@pytest.mark.parametrize("norm", ["none", "rms"])
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 @pytest.mark.parametrize("n_heads", [1, 3])
 def test_heads_together_are_each_alone(n_heads: int, kind: str, norm: str) -> None:
     generator = seeded()
-    heads = [
-        make_head(kind, 24, 5, width=16, generator=generator, norm=norm).double()
-        for _ in range(n_heads)
-    ]
+    heads = [head.double() for head in fitted(kind, norm, after_a_relu(), n_heads=n_heads)]
     parameters = [parameter for head in heads for parameter in head.parameters()]
     for parameter in parameters:
         parameter.data.normal_(generator=generator)
@@ -103,7 +129,66 @@ def test_a_norm_scales_features_to_one_length_first(kind: str) -> None:
     torch.testing.assert_close(scaled(7 * features), scaled(features), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@pytest.mark.parametrize("norm", FITTED_NORMS)
+def test_a_fitted_norm_is_that_of_float64(norm: str, kind: str) -> None:
+    features = after_a_relu(n_images=9000)  # more than are float64 at a time
+    wide = features.astype(np.float64)
+    expected = wide - wide.mean(0)
+    if norm == "standardize":
+        expected /= np.sqrt(np.mean([np.var(column) for column in wide.T]))
+    (head,) = fitted(kind, norm, features)
+    centered = head[0](torch.from_numpy(features)).numpy()
+    assert centered.dtype == np.float32
+    np.testing.assert_allclose(centered, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(centered.mean(0, dtype=np.float64), 0, atol=1e-6)
+    if norm == "standardize":
+        assert np.square(centered).mean(dtype=np.float64) == pytest.approx(1, rel=1e-6)
+    plain = make_head(kind, features.shape[1], 5, width=16, generator=seeded())
+    given = torch.from_numpy(expected[:50].astype(np.float32))
+    logits = head(torch.from_numpy(features[:50]))
+    torch.testing.assert_close(logits, plain(given), rtol=1e-4, atol=1e-5)
+
+
 # Laws
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@pytest.mark.parametrize("norm", FITTED_NORMS)
+def test_a_shift_of_all_features_changes_no_logit(norm: str, kind: str) -> None:
+    features = after_a_relu()
+    shifted = features + np.linspace(-3, 30, features.shape[1], dtype=np.float32)
+    (ours,), (theirs,) = fitted(kind, norm, features), fitted(kind, norm, shifted)
+    logits, others = ours(torch.from_numpy(features)), theirs(torch.from_numpy(shifted))
+    torch.testing.assert_close(logits, others, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@pytest.mark.parametrize("factor", [1e-3, 1e4])
+def test_a_scale_of_all_features_changes_no_logit_once_standardized(
+    factor: float, kind: str
+) -> None:
+    features = after_a_relu()
+    scaled = features * np.float32(factor)
+    alike = {}
+    for norm in FITTED_NORMS:
+        (ours,), (theirs,) = fitted(kind, norm, features), fitted(kind, norm, scaled)
+        logits, others = ours(torch.from_numpy(features)), theirs(torch.from_numpy(scaled))
+        alike[norm] = torch.allclose(logits, others, rtol=1e-4, atol=1e-5)
+    assert alike == {"center": False, "standardize": True}
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_learns_nothing_and_draws_nothing(norm: str, kind: str) -> None:
+    """What is trained, and where it starts, is the same with each norm."""
+    (head,), (plain,) = (fitted(kind, each, after_a_relu()) for each in (norm, "none"))
+    for ours, theirs in zip(head.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    statistics = {"center": ["0.mean"], "standardize": ["0.mean", "0.scale"]}
+    assert [name for name, _ in head.named_buffers()] == statistics.get(norm, [])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -156,7 +241,20 @@ def test_refuses_an_unknown_kind() -> None:
 
 
 def test_refuses_a_norm_that_it_does_not_have() -> None:
-    with pytest.raises(ValueError, match="head_norm must be none or rms, got layer"):
+    message = "head_norm must be none, rms, center or standardize, got layer"
+    with pytest.raises(ValueError, match=message):
         make_head("mlp", 64, 9, width=32, generator=seeded(), norm="layer")
+
+
+@pytest.mark.parametrize("norm", ["rms", *FITTED_NORMS])
+def test_refuses_a_norm_before_self_attention(norm: str) -> None:
     with pytest.raises(ValueError, match="head_norm must be none with a self_attention head"):
-        make_head("self_attention", 64, 9, width=32, generator=seeded(), norm="rms")
+        make_head("self_attention", 64, 9, width=32, generator=seeded(), norm=norm)
+
+
+def test_refuses_features_that_it_cannot_be_fitted_to() -> None:
+    head = make_head("linear", 64, 9, width=32, generator=seeded(), norm="standardize")
+    with pytest.raises(ValueError, match="must have the 64 dims that the head reads, got 24"):
+        fit_norms([head], after_a_relu())
+    with pytest.raises(ValueError, match="features must differ to be standardized"):
+        fit_norms([head], np.full((10, 64), 3.7, dtype=np.float32))

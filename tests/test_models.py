@@ -31,7 +31,11 @@ DESCRIPTIONS: list[dict[str, Any]] = [
 HEADS = [
     DESCRIPTIONS[0] | {"head": "linear"},
     DESCRIPTIONS[0] | {"head_norm": "rms"},
+    DESCRIPTIONS[0] | {"head_norm": "center"},
+    DESCRIPTIONS[0] | {"head_norm": "standardize"},
     DESCRIPTIONS[1] | {"head": "linear", "head_norm": "rms"},
+    DESCRIPTIONS[1] | {"head": "linear", "head_norm": "center"},
+    DESCRIPTIONS[1] | {"head": "linear", "head_norm": "standardize"},
     DESCRIPTIONS[0] | {"head": "self_attention"},
     DESCRIPTIONS[1] | {"head": "self_attention"},
     DESCRIPTIONS[1] | {"head": "self_attention", "name": "mobilenetv3_small_050"},
@@ -73,7 +77,9 @@ def test_a_model_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: P
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("description", HEADS, ids=lambda d: f"{d['head']}-{d['name']}")
+@pytest.mark.parametrize(
+    "description", HEADS, ids=lambda d: f"{d['head']}-{d['head_norm']}-{d['name']}"
+)
 def test_every_head_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: Path) -> None:
     model = trained(description)
     save_model(tmp_path / "model.safetensors", model, description=description)
@@ -96,6 +102,12 @@ def test_refuses_a_head_of_another_kind(saved: Path) -> None:
     other = DESCRIPTIONS[1] | {"head": "linear"}
     save_model(saved, load_model(saved), description=other)
     with pytest.raises(ValueError, match=r"must fit LinearHead.*unexpected 2\.weight"):
+        load_model(saved)
+
+
+def test_refuses_a_head_whose_statistics_are_missing(saved: Path) -> None:
+    save_model(saved, load_model(saved), description=DESCRIPTIONS[1] | {"head_norm": "center"})
+    with pytest.raises(ValueError, match=r"must fit ClusterHead.*missing 0\.mean"):
         load_model(saved)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -22,6 +23,7 @@ from unic.data.index import read_index, write_index
 from unic.data.loaders import ViewLoader
 from unic.data.views import View
 from unic.features import extract_features
+from unic.heads import FITTED_NORMS
 from unic.metrics import cluster_accuracy
 from unic.models import load_model
 from unic.prediction import predict_clusters
@@ -116,6 +118,7 @@ def make_run(
     augmentation: str = "scan",
     snapshot_every: int = 0,
     n_heads: int = 1,
+    head_norm: str = "none",
     **settings: Any,
 ) -> FinetuningRun:
     names = ("images", "positives", "known_labels", *(names or ("negatives",)))
@@ -138,7 +141,7 @@ def make_run(
             },
             "weights": "random",
             "network": "auto",
-            "model": MODEL,
+            "model": MODEL | {"head_norm": head_norm},
             "n_heads": n_heads,
             "snapshot_every": snapshot_every,
             "finetuning": FINETUNING | settings,
@@ -192,17 +195,71 @@ def test_the_head_of_the_lowest_loss_is_kept(files: Path, tmp_path: Path) -> Non
     assert history["loss"].iloc[-1] <= results(one)[1]["loss"].iloc[-1] + 1e-5
 
 
-def test_a_frozen_backbone_trains_on_its_features(files: Path, tmp_path: Path) -> None:
-    """Whatever way features come, the training is the same."""
-    folder = tmp_path / "files"
+def with_features(files: Path, folder: Path, name: str) -> NDArray[np.float32]:
+    """Copy the files into a folder, and write a store of what the backbone gives beside them."""
     shutil.copytree(files, folder)
-    view, ids = View(**VIEW), {"train": IDS}
     images = open_images("folder", IDS, root=str(files))
     backbone = load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32)
     device = torch.device("cpu")
-    features = extract_features(images, backbone, view, batch_size=40, device=device)
-    frozen = folder / "frozen.zarr/zarr.json"
-    write_features(frozen, {"train": features}, ids, backbone="test_vit")
+    features = extract_features(images, backbone, View(**VIEW), batch_size=40, device=device)
+    shutil.rmtree(folder / f"{name}.zarr", ignore_errors=True)
+    manifest = folder / f"{name}.zarr/zarr.json"
+    write_features(manifest, {"train": features}, {"train": IDS}, backbone="test_vit")
+    return features
+
+
+@pytest.mark.parametrize("norm", FITTED_NORMS)
+def test_heads_keep_the_statistics_of_the_features_that_were_mined(
+    norm: str, files: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "files"
+    features = with_features(files, folder, "features").astype(np.float64)
+    names = ("negatives", "features")
+    run = make_run(folder, tmp_path, *names, head_norm=norm, n_heads=2, snapshot_every=5)
+    train(run, ALONE)
+    model = load_model(run.outputs["model"])
+    mean = model.head[0].mean.double().numpy()
+    np.testing.assert_array_equal(mean, features.mean(0).astype(np.float32))
+    if norm == "standardize":
+        expected = np.sqrt(np.square(features - features.mean(0)).mean())
+        assert float(model.head[0].scale) == pytest.approx(expected, rel=1e-6)
+    snapshot = load_model(Path(run.snapshots, "epoch_0005.safetensors"))  # of the last epoch
+    for name, tensor in model.head.state_dict().items():
+        assert torch.equal(snapshot.head.state_dict()[name], tensor)
+
+
+def test_a_stopped_run_goes_on_with_the_same_statistics(files: Path, tmp_path: Path) -> None:
+    """They are no part of a checkpoint, but come from the features again."""
+    folder = tmp_path / "files"
+    with_features(files, folder, "features")
+    settings: dict[str, Any] = {"head_norm": "standardize", "n_heads": 2, "epochs": 2}
+    run = make_run(folder, tmp_path / "run", "negatives", "features", **settings)
+    stopped = replace(run, outputs={"model": str(tmp_path), "history": str(tmp_path)})
+    with pytest.raises(OSError, match="directory"):
+        train(stopped, ALONE)
+    assert Path(run.checkpoint).is_file()
+    train(run, ALONE)
+    undisturbed = make_run(folder, tmp_path / "undisturbed", "negatives", "features", **settings)
+    train(undisturbed, ALONE)
+    assert_equal(run, undisturbed)
+
+
+def test_refuses_statistics_of_other_features(files: Path, tmp_path: Path) -> None:
+    run = make_run(files, tmp_path, "negatives", "features", head_norm="center")
+    with pytest.raises(ValueError, match="must have the 64 dims that the head reads, got 4"):
+        train(run, ALONE)
+    ids = {"train": IDS[::-1]}
+    other = tmp_path / "other.zarr/zarr.json"
+    write_features(other, {"train": np.ones((N_IMAGES, 64), np.float32)}, ids, backbone="x")
+    run = replace(run, inputs={**run.inputs, "features": str(other)})
+    with pytest.raises(ValueError, match="row i must mean the same image"):
+        train(run, ALONE)
+
+
+def test_a_frozen_backbone_trains_on_its_features(files: Path, tmp_path: Path) -> None:
+    """Whatever way features come, the training is the same."""
+    folder = tmp_path / "files"
+    with_features(files, folder, "frozen")
     settings: dict[str, Any] = {"trainable": "none", "augmentation": "none", "n_heads": 2}
     ours = make_run(folder, tmp_path / "ours", "negatives", "frozen", **settings)
     theirs = make_run(files, tmp_path / "theirs", "negatives", **settings)

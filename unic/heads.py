@@ -2,13 +2,81 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
 HEAD_STD = 0.02
 PROJECTOR_WIDTH, PROJECTOR_DIMS = 2048, 256  # DINO, SimGCD
 HEAD_DIMS = 64  # least dims of an attention head, those of ViT-B
+NORMS = ("none", "rms", "center", "standardize")
+FITTED_NORMS = ("center", "standardize")  # by statistics of the training features
+_FIT_ROWS = 4096  # of features that are float64 at a time
+
+
+class Center(nn.Module):
+    """Features less the mean of the training features, dim by dim.
+
+    Features of a backbone share a mean, above all those after a ReLU, which are not negative. A
+    step along this mean moves the logits of all images alike, and so the clusters' sizes, far more
+    than it tells one image from another; without it a head learns differences from the start.
+
+    Args:
+        n_dims: Width of the features.
+    """
+
+    mean: Tensor
+
+    def __init__(self, n_dims: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_dims))
+
+    def fit(self, features: NDArray[np.float32]) -> None:
+        """Take the mean ``(d,)`` of training features ``(n, d)``, computed in float64."""
+        self.mean.copy_(torch.from_numpy(features.mean(axis=0, dtype=np.float64)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Centered features ``(b, d)``."""
+        return features - self.mean
+
+
+class Standardize(Center):
+    """Centered features divided by one number, after which a dim has a variance of 1 on average.
+
+    ``s^2 = mean_i mean_d (x_id - mean_d)^2``. One number leaves the angles and the order of the
+    distances between centered features as they are, and is defined unless all images have one
+    feature; a number a dim would let dims that hardly vary say as much as the others. What it gives
+    is a learning rate that means the same for every backbone.
+
+    Args:
+        n_dims: Width of the features.
+    """
+
+    scale: Tensor
+
+    def __init__(self, n_dims: int):
+        super().__init__(n_dims)
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, features: NDArray[np.float32]) -> None:
+        """Take mean ``(d,)`` and scale of training features ``(n, d)``, computed in float64.
+
+        Raises:
+            ValueError: If all features are the same.
+        """
+        if (features == features[0]).all():
+            raise ValueError("features must differ to be standardized, all are the same")
+        super().fit(features)
+        mean, total = features.mean(axis=0, dtype=np.float64), 0.0
+        for start in range(0, len(features), _FIT_ROWS):
+            total += float(np.square(features[start : start + _FIT_ROWS] - mean).sum())
+        self.scale.fill_((total / features.size) ** 0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardized features ``(b, d)``."""
+        return super().forward(features) / self.scale
 
 
 class ClusterHead(nn.Sequential):
@@ -19,7 +87,7 @@ class ClusterHead(nn.Sequential):
         n_clusters: Number of outputs.
         width: Hidden units.
         generator: Source of the initial weights (truncated normal, 0.02; biases 0).
-        norm: ``none``, or ``rms`` to scale the features to length ``sqrt(n_dims)`` first.
+        norm: What is done to features first, see :func:`make_head`.
     """
 
     reads_tokens = False
@@ -148,7 +216,9 @@ def make_head(
         n_clusters: Number of outputs.
         width: Hidden units of the perceptron; a linear head has none.
         generator: Source of the initial weights.
-        norm: ``none``, or ``rms`` to scale features to one length first.
+        norm: What is done to features first: ``none``; ``rms`` to scale each to length
+            ``sqrt(n_dims)``; :class:`Center` or :class:`Standardize`, which are to be fitted by
+            :func:`fit_norms` before the training.
 
     Raises:
         ValueError: If there is no such kind, or it takes no such norm.
@@ -166,13 +236,39 @@ def make_head(
     raise ValueError(f"head must be mlp, linear or self_attention, got {kind}")
 
 
+def fit_norms(heads: Sequence[Head], features: NDArray[np.float32]) -> None:
+    """Center or standardize what heads read by the statistics of training features.
+
+    Nothing is done to heads without such a norm.
+
+    Args:
+        heads: On any device.
+        features: Shape ``(n, d)``, float32, of the backbone as it is before the training.
+
+    Raises:
+        ValueError: If the features are of another width than the heads read, or all the same
+            where they are to be standardized.
+    """
+    norms = [module for head in heads for module in head.modules() if isinstance(module, Center)]
+    if not norms:
+        return
+    n_dims = len(norms[0].mean)
+    if features.shape[1] != n_dims:
+        raise ValueError(
+            f"features must have the {n_dims} dims that the head reads, got {features.shape[1]}"
+        )
+    norms[0].fit(features)
+    for norm in norms[1:]:
+        norm.load_state_dict(norms[0].state_dict())
+
+
 def apply_heads(heads: Sequence[Head], read: Tensor) -> Tensor:
     """Logits ``(b, h, c)`` of several heads of one kind.
 
     Their products are taken together, since many small ones leave a processor waiting for memory.
 
     Args:
-        heads: ``h`` heads, alike but for their weights.
+        heads: ``h`` heads, alike but for their weights; a norm has none, or the same statistics.
         read: Features ``(b, d)``, or tokens ``(b, t, d)`` for heads that read them.
     """
     if len(heads) == 1 or heads[0].reads_tokens:
@@ -199,9 +295,13 @@ def reads_tokens(kind: str) -> bool:
 
 
 def _make_norm(norm: str, n_dims: int) -> list[nn.Module]:
-    if norm not in ("none", "rms"):
-        raise ValueError(f"head_norm must be none or rms, got {norm}")
-    return [nn.RMSNorm(n_dims, eps=1e-12, elementwise_affine=False)] if norm == "rms" else []
+    if norm not in NORMS:
+        raise ValueError(f"head_norm must be none, rms, center or standardize, got {norm}")
+    if norm == "rms":
+        return [nn.RMSNorm(n_dims, eps=1e-12, elementwise_affine=False)]
+    if norm == "center":
+        return [Center(n_dims)]
+    return [Standardize(n_dims)] if norm == "standardize" else []
 
 
 def _draw_weights(head: nn.Module, generator: torch.Generator) -> None:

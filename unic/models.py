@@ -58,7 +58,7 @@ def make_backbone(
 def make_heads(
     description: Mapping[str, Any], backbone: Backbone, *, seed: int, n_heads: int = 1
 ) -> Sequence[Head]:
-    """Draw new heads for a backbone.
+    """Draw new heads for a backbone; :func:`unic.heads.fit_norms` fits their norms.
 
     Args:
         description: ``n_clusters``, ``head``, ``head_norm`` and ``head_width``.

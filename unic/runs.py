@@ -1,6 +1,6 @@
 """A run of the finetuning: from the files of the stages before it to a model and its history."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from unic.distances import to_euclidean
 from unic.far_pairs import FarPairs
 from unic.files import write_csv
 from unic.finetuning import Pairs, finetune
+from unic.heads import FITTED_NORMS, Head, fit_norms
 from unic.jobs import limit_threads
 from unic.models import Model, make_backbone, make_heads, save_model
 from unic.negatives import NegativeSampler, PoolSettings, open_negatives
@@ -31,9 +32,10 @@ class FinetuningRun:
 
     Args:
         inputs: Files by name: ``images``, ``positives``, ``known_labels``; ``negatives``, or
-            ``features`` and ``neighbors`` for those drawn anew or within the batch; ``tokens`` for
-            cached views, ``frozen`` for features in place of views; ``decoded`` for decoded images;
-            ``backbone`` where its weights are a file.
+            ``features`` and ``neighbors`` for those drawn anew or within the batch; ``features``
+            also for heads that center or standardize them; ``tokens`` for cached views, ``frozen``
+            for features in place of views; ``decoded`` for decoded images; ``backbone`` where its
+            weights are a file.
         outputs: Files by name: ``model``, ``history``.
         checkpoint: File that is kept between the start of the run and its end.
         snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for, 0 for none;
@@ -80,6 +82,7 @@ def train(run: FinetuningRun, processes: Processes) -> None:
         is_frozen=settings.trainable == "none",
     )
     heads = make_heads(params["model"], backbone, seed=run.seed, n_heads=params["n_heads"])
+    _fit_norms(heads, run, known)
     known_labels = known.read("known_labels")
     negatives = _open_negatives(run, known, device)
     sampler = PositiveSampler(positives.read("indices"), known_labels)
@@ -108,6 +111,15 @@ def train(run: FinetuningRun, processes: Processes) -> None:
 
 def _open(run: FinetuningRun, kind: str) -> Store:
     return open_store(run.inputs[kind], kind=kind)
+
+
+def _fit_norms(heads: Sequence[Head], run: FinetuningRun, known: Store) -> None:
+    """Give heads the statistics of the features that were mined, where they take any."""
+    if run.params["model"]["head_norm"] not in FITTED_NORMS:
+        return
+    features = _open(run, "features")
+    check_same_images(features, known)
+    fit_norms(heads, features.read("features"))
 
 
 def _open_negatives(

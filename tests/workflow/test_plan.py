@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,8 @@ from tests.workflow.project import Project, copy_project
 from unic.analysis.inspection import inspect_images, open_artifacts
 from unic.analysis.sheets import read_pixels
 from unic.experiments import resolve_experiments
+from unic.models import load_model
+from unic.store import open_store
 from unic.tensors import read_tensors, save_tensors
 from unic.tokens import CachedViews
 
@@ -242,6 +245,21 @@ def test_other_content_reruns_whatever_its_time(fresh_project: Project) -> None:
     weights.unlink()
     missing = fresh_project.snakemake("--dry-run", targets[2])
     assert "Missing input files" in missing.stdout + missing.stderr
+
+
+@pytest.mark.parametrize("draw", ["once", "in_batch"])
+def test_centered_heads_take_the_features_that_were_mined(
+    draw: str, edited_project: Project
+) -> None:
+    own = f"base: tiny\n    negatives: {{draw: {draw}}}\n    finetuning: {{head_norm: center}}"
+    settings = edited_project.folder / "config/tiny.yaml"
+    settings.write_text(settings.read_text() + f"  centered_{draw}:\n    {own}\n")
+    edited_project.run(f"results/centered_{draw}/seed0/predictions.parquet")
+    results = edited_project.folder / "results"
+    head = load_model(results / f"centered_{draw}/seed0/model.safetensors").head
+    store = open_store(results / "digits/features.zarr", kind="features")
+    mean = store.read("features").mean(0, dtype=np.float64).astype(np.float32)
+    np.testing.assert_array_equal(head[0].mean.numpy(), mean)
 
 
 def test_edited_losses_rerun_finetuning_and_later(edited_project: Project) -> None:

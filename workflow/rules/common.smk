@@ -157,6 +157,14 @@ def negative_files(wildcards):
     }
 
 
+def norm_files(wildcards):
+    """The features whose statistics a head centers or standardizes what it reads by."""
+    if value("finetuning.head_norm")(wildcards) not in ("center", "standardize"):
+        return {}
+    features = artifact("extract_features", "features.zarr/zarr.json")
+    return {"features": features(wildcards)}
+
+
 def negative_pool(wildcards):
     """Which images are negatives of which."""
     negatives = settings_of(wildcards)["negatives"]

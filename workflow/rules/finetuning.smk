@@ -134,6 +134,7 @@ rule finetune:
     input:
         unpack(weight_files),
         unpack(negative_files),
+        unpack(norm_files),
         unpack(view_files),
         unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
