@@ -276,6 +276,16 @@ def test_resolving_changes_neither_configuration_nor_schema() -> None:
         ("data.name", "manifest", "data.manifest must be set for data.name manifest and no other"),
         ("data.manifest", "a.csv", "for data.name manifest and no other, got a.csv for digits"),
         ("data.label_file", "a.csv", "must be null but for data.name folder, got a.csv for digi"),
+        ("finetuning.head_norm", "layer", "'layer' is not one of ['none', 'rms', 'center', 'stand"),
+        *(
+            (
+                "finetuning",
+                {"head": "self_attention", "head_norm": norm},
+                "experiments.toy.finetuning: head_norm must be none with head self_attention, "
+                f"which has its own, got {norm}",
+            )
+            for norm in ("rms", "center", "standardize")
+        ),
         ("gcd.old_classes", "publisht", "gcd.old_classes: 'publisht' is not valid"),
         ("gcd.old_classes", "published", "gcd.old_classes: published old classes are those of"),
         (
@@ -441,6 +451,7 @@ def test_the_configuration_of_the_repository() -> None:
         ("finetuning.train_final_norm", True, ["finetune"]),
         ("finetuning.n_heads", 3, ["finetune"]),
         ("finetuning.head_norm", "rms", ["finetune"]),
+        ("finetuning.head_norm", "center", ["finetune"]),
         ("machine.processes", 2, []),
         ("machine.threads", 3, []),
         ("machine.device", "cpu", []),

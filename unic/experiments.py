@@ -312,6 +312,11 @@ def _check_together(where: str, settings: Settings) -> None:
     finetuning = settings["finetuning"]
     if finetuning["lambda_con"] and finetuning["head"] == "self_attention":
         raise ValueError(f"{where}.finetuning: lambda_con must be 0 with head self_attention")
+    if finetuning["head_norm"] != "none" and finetuning["head"] == "self_attention":
+        raise ValueError(
+            f"{where}.finetuning: head_norm must be none with head self_attention, which has its "
+            f"own, got {finetuning['head_norm']}"
+        )
     if finetuning["views"] != "fresh" and finetuning["trainable"] == "all":
         raise ValueError(
             f"{where}.finetuning: views must be fresh where trainable is all, got "
