@@ -651,6 +651,21 @@ def test_a_collapse_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         train((backbone, head), replace(SETTINGS, epochs=1, learning_rate=1e-8))
     assert "epoch 1 loss" in caplog.text
     assert "only 1 of 4 clusters are used after epoch 1: the clustering may collapse" in caplog.text
+    assert "head_norm" not in caplog.text
+
+
+@pytest.mark.parametrize(("norm", "is_named"), [("none", True), ("rms", True), ("center", False)])
+def test_a_collapse_with_momentum_is_logged_with_its_cure(
+    norm: str, is_named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone, weights = make_model()[0], torch.Generator().manual_seed(0)
+    head = make_head("linear", backbone.n_dims, 4, width=0, generator=weights, norm=norm)
+    with torch.no_grad():
+        head[-1].bias[2] = 50.0
+    train((backbone, head), replace(SETTINGS, epochs=1, learning_rate=1e-8, entropy_momentum=0.9))
+    cure = "may collapse; entropy_momentum needs features that are centered (head_norm)"
+    assert (cure in caplog.text) == is_named
+    assert "only 1 of 4 clusters" in caplog.text
 
 
 # Files

@@ -18,7 +18,7 @@ from unic.checkpoints import Checkpoint, resume
 from unic.cleaning import PositiveSampler
 from unic.data.loaders import ViewLoader
 from unic.far_pairs import FarPairs
-from unic.heads import Head, Projector
+from unic.heads import Head, Projector, is_centered
 from unic.models import Model
 from unic.negatives import NegativeSampler
 from unic.processes import ALONE, Processes
@@ -173,7 +173,8 @@ def finetune(
                 "head": best,
             }
         )
-        _check_epoch(history[-1], len(used_by_best))
+        is_risky = settings.entropy_momentum > 0 and not is_centered(heads[0])
+        _check_epoch(history[-1], len(used_by_best), is_risky=is_risky)
         if snapshots is not None and processes.rank == 0:
             snapshots.save(Model(backbone, heads[best]), epoch + 1)
         if checkpoint is not None and processes.rank == 0:
@@ -203,7 +204,7 @@ def _check_settings(settings: FinetuningSettings, views: Views, *, reads_tokens:
         raise ValueError("trainable must be none or last_block with cached views, got all")
 
 
-def _check_epoch(row: dict[str, float], n_clusters: int) -> None:
+def _check_epoch(row: dict[str, float], n_clusters: int, *, is_risky: bool) -> None:
     if not np.isfinite(row["loss"]):
         raise FloatingPointError(
             f"the loss must stay finite, it is {row['loss']} in epoch {row['epoch']}; "
@@ -215,8 +216,9 @@ def _check_epoch(row: dict[str, float], n_clusters: int) -> None:
     )
     if row["used_clusters"] < n_clusters / 2:
         log.warning(
-            "only %d of %d clusters are used after epoch %d: the clustering may collapse",
+            "only %d of %d clusters are used after epoch %d: the clustering may collapse%s",
             row["used_clusters"],
             n_clusters,
             row["epoch"],
+            "; entropy_momentum needs features that are centered (head_norm)" if is_risky else "",
         )

@@ -294,6 +294,11 @@ def reads_tokens(kind: str) -> bool:
     return kind == "self_attention"
 
 
+def is_centered(head: Head) -> bool:
+    """Whether a head centers what it reads."""
+    return any(isinstance(module, Center) for module in head.modules())
+
+
 def _make_norm(norm: str, n_dims: int) -> list[nn.Module]:
     if norm not in NORMS:
         raise ValueError(f"head_norm must be none, rms, center or standardize, got {norm}")
