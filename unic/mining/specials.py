@@ -119,12 +119,13 @@ def find_copies(features: NDArray[np.float32]) -> list[NDArray[np.int64]]:
     """
     hashes = _hash_rows(features.view(np.uint32))  # (n,)
     order = np.argsort(hashes, kind="stable")  # (n,)
-    edges = np.flatnonzero(np.diff(hashes[order])) + 1
+    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[0]]))  # of equal hashes
+    stops = np.append(starts[1:], len(order))
     groups = []
-    for group in np.split(order, edges):
-        if len(group) > _MOST_COPIES:
-            is_same = (features[group] == features[group[0]]).all(axis=1)
-            groups.append(group[is_same])
+    for run in np.flatnonzero(stops - starts > _MOST_COPIES):
+        group = order[starts[run] : stops[run]]
+        is_same = (features[group] == features[group[0]]).all(axis=1)
+        groups.append(group[is_same])
     return [group for group in groups if len(group) > _MOST_COPIES]
 
 
