@@ -1,6 +1,7 @@
 """Far sets: all images from the far rank on, drawn from without being stored."""
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +9,6 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from unic.mining.distances import ExactRows, check_features
-from unic.mining.lists import Side
 from unic.mining.specials import find_copies
 from unic.mining.tiles import MAX_INT8_DIMS, Operand
 from unic.mining.vectors import SUMS, measure_row, prefetch, squared_distance
@@ -20,6 +20,22 @@ _CACHE_LINE = 64
 _LISTED_ROWS = 64  # anchors whose far sets are listed at a time
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # of SplitMix64
 _DRAWN, _TIED, _EXHAUSTED = 0, 1, 2
+
+
+class _Screen(NamedTuple):
+    """The features that were mined, their digits, and how far out far sets begin.
+
+    What is known of the digits is that of :class:`unic.mining.lists.Side`.
+    """
+
+    features: NDArray[np.float32]  # (n, d)
+    codes: NDArray[np.int8]  # (n, d)
+    scales: NDArray[np.float32]  # (n,)
+    norms: NDArray[np.float32]  # (n,)
+    errors: NDArray[np.float32]  # (n,)
+    half_norms: NDArray[np.float64]  # (n,)
+    half_scale: float
+    far_radius: NDArray[np.float32]  # (n,)
 
 
 class FarSampler:
@@ -66,10 +82,20 @@ class FarSampler:
         n_images = len(check_features(features))
         _check_arguments(n_images, far_radius, far_rank, known_labels)
         self._features = np.ascontiguousarray(features)  # (n, d)
-        self._far_radius, self._far_rank = far_radius, far_rank
+        self._far_rank = far_rank
         unlabeled = np.full(n_images, -1, dtype=np.int64)  # (n,)
         self._labels = known_labels if exclude_known_same_label else unlabeled  # (n,)
-        self._codes = Operand(self._features, np.arange(n_images), "int8")
+        operand = Operand(self._features, np.arange(n_images), "int8")
+        self._screen = _Screen(
+            self._features,
+            operand.matrix.numpy(),
+            operand.sides.scales,
+            operand.sides.norms,
+            operand.sides.errors,
+            operand.half_norms,
+            operand.half_scale,
+            far_radius,
+        )
         self._device = device
         # Squared distance and index of the image at the far rank; NaN until an anchor needs them.
         self._edges = np.full(n_images, np.nan)  # (n,)
@@ -125,7 +151,7 @@ class FarSampler:
         """For each image ``(n,)`` the first one with its features and radius, if they are many."""
         originals = np.arange(len(self._features))
         for group in find_copies(self._features):
-            is_same = self._far_radius[group] == self._far_radius[group[0]]
+            is_same = self._screen.far_radius[group] == self._screen.far_radius[group[0]]
             originals[group[is_same]] = group[0]
         return originals
 
@@ -133,18 +159,7 @@ class FarSampler:
         self, anchors: NDArray[np.int64], seeds: NDArray[np.uint64], drawn: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         outcome: NDArray[np.int64] = _draw_by_rejection(
-            self._features,
-            self._codes.matrix.numpy(),
-            self._codes.sides,
-            self._codes.half_norms,
-            self._codes.half_scale,
-            self._far_radius,
-            self._edges,
-            self._edge_images,
-            self._labels,
-            anchors,
-            seeds,
-            drawn,
+            self._screen, self._edges, self._edge_images, self._labels, anchors, seeds, drawn
         )
         return outcome
 
@@ -169,16 +184,7 @@ class FarSampler:
     def _find_edges(self, anchors: NDArray[np.int64]) -> None:
         """Remember what is at the far rank of anchors."""
         originals, places = np.unique(self._originals[anchors], return_inverse=True)
-        edges, edge_images = _find_edges(
-            self._features,
-            self._codes.matrix.numpy(),
-            self._codes.sides,
-            self._codes.half_norms,
-            self._codes.half_scale,
-            self._far_radius,
-            self._far_rank,
-            originals,
-        )
+        edges, edge_images = _find_edges(self._screen, self._far_rank, originals)
         self._edges[anchors], self._edge_images[anchors] = edges[places], edge_images[places]
         # Within a group of copies each has another image at the far rank, as it comes first itself.
         is_copy = (edges[places] == 0) & (anchors != originals[places])
@@ -199,12 +205,7 @@ def check_number(n_negatives: int) -> None:
 
 @njit(parallel=True, cache=True)
 def _draw_by_rejection(
-    features: NDArray[np.float32],
-    codes: NDArray[np.int8],
-    sides: Side,
-    half_norms: NDArray[np.float64],
-    half_scale: float,
-    far_radius: NDArray[np.float32],
+    screen: _Screen,
     edges: NDArray[np.float64],
     edge_images: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -213,12 +214,13 @@ def _draw_by_rejection(
     drawn: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Fill ``drawn`` ``(b, m)``; tell ``(b,)`` which anchors were drawn for, and what lacked."""
+    features, far_radius = screen.features, screen.far_radius
     n_images, n_dims = features.shape
     n_anchors, n_negatives = drawn.shape
-    outcome, flat = np.full(n_anchors, _DRAWN), codes.reshape(codes.size)
+    outcome, flat = np.full(n_anchors, _DRAWN), screen.codes.reshape(screen.codes.size)
     for row in prange(n_anchors):
         anchor, state = anchors[row], seeds[row]
-        inner, outer = _edges_of(far_radius[anchor], half_scale, half_norms[anchor])
+        inner, outer = _edges_of(screen, anchor)
         sums = np.empty(SUMS)
         n_drawn, n_tries = 0, _TRIES * n_negatives
         ahead = np.int64(_uniform(state + _STEP) * n_images)
@@ -231,7 +233,7 @@ def _draw_by_rejection(
             is_same = labels[anchor] >= 0 and labels[anchor] == labels[image]
             if image == anchor or is_same:
                 continue
-            estimate, spread = _estimate(codes, sides, half_norms, anchor, image)
+            estimate, spread = _estimate(screen, anchor, image)
             if estimate - spread > outer:
                 drawn[row, n_drawn] = image
                 n_drawn += 1
@@ -258,30 +260,23 @@ def _draw_by_rejection(
 
 @njit(parallel=True, cache=True)
 def _find_edges(
-    features: NDArray[np.float32],
-    codes: NDArray[np.int8],
-    sides: Side,
-    half_norms: NDArray[np.float64],
-    half_scale: float,
-    far_radius: NDArray[np.float32],
-    far_rank: int,
-    anchors: NDArray[np.int64],
+    screen: _Screen, far_rank: int, anchors: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """What is at the far rank of anchors ``(b,)``: squared distance and image, ``(b,)`` each.
 
     Where the far radius is a bound that no image at the rank reaches, all that are as far as it
     are beyond the rank: -1 and 0.
     """
-    n_images = len(features)
+    features, n_images = screen.features, len(screen.features)
     edges, edge_images = np.full(len(anchors), -1.0), np.zeros(len(anchors), dtype=np.int64)
     for row in prange(len(anchors)):
         anchor = anchors[row]
-        radius = far_radius[anchor]
-        inner, outer = _edges_of(radius, half_scale, half_norms[anchor])
+        radius = screen.far_radius[anchor]
+        inner, outer = _edges_of(screen, anchor)
         place, n_tied, sums = far_rank - 1, 0, np.empty(SUMS)  # the anchor is at rank 0
         tied, images = np.empty(n_images), np.empty(n_images, dtype=np.int64)
         for image in range(n_images):
-            estimate, spread = _estimate(codes, sides, half_norms, anchor, image)
+            estimate, spread = _estimate(screen, anchor, image)
             if image == anchor or estimate - spread > outer:
                 continue
             if estimate + spread < inner:
@@ -296,42 +291,35 @@ def _find_edges(
                 n_tied += 1
         if 0 <= place < n_tied:
             edge = np.partition(tied[:n_tied], place)[place]
-            for number in range(n_tied):
-                place -= tied[number] < edge
-            for number in range(n_tied):
-                if tied[number] == edge:
-                    if place == 0:
-                        edges[row], edge_images[row] = edge, images[number]
-                    place -= 1
+            place -= (tied[:n_tied] < edge).sum()  # among those equally far, by index
+            edges[row] = edge
+            edge_images[row] = images[np.flatnonzero(tied[:n_tied] == edge)[place]]
     return edges, edge_images
 
 
 @njit(cache=True)
-def _edges_of(radius: np.float32, half_scale: float, half_norm: float) -> tuple[float, float]:
+def _edges_of(screen: _Screen, anchor: int | np.int64) -> tuple[float, float]:
     """Between which ``x`` of the operand an image may be just as far as the radius.
 
     What is rounded to a radius lies between its neighbors in float32.
     """
+    radius, half_norm = screen.far_radius[anchor], screen.half_norms[anchor]
     above = np.float64(np.nextafter(radius, np.float32(np.inf)))
     under = np.float64(np.nextafter(radius, np.float32(0)))
-    inner = under**2 * (1 - _ROUNDING) * half_scale - half_norm
-    return inner, above**2 * (1 + _ROUNDING) * half_scale - half_norm
+    inner = under**2 * (1 - _ROUNDING) * screen.half_scale - half_norm
+    return inner, above**2 * (1 + _ROUNDING) * screen.half_scale - half_norm
 
 
 @njit(cache=True)
 def _estimate(
-    codes: NDArray[np.int8],
-    sides: Side,
-    half_norms: NDArray[np.float64],
-    anchor: int | np.int64,
-    image: int | np.int64,
+    screen: _Screen, anchor: int | np.int64, image: int | np.int64
 ) -> tuple[float, float]:
     """The ``x`` of a pair by its digits, and how far off that may be."""
-    dot = _dot(codes[anchor], codes[image])
-    product = np.float64(sides.scales[anchor]) * sides.scales[image] * dot
-    spread = np.float64(sides.errors[anchor]) * sides.norms[image]
-    spread += np.float64(sides.norms[anchor]) * sides.errors[image]
-    return half_norms[image] - product, spread
+    dot = _dot(screen.codes[anchor], screen.codes[image])
+    product = np.float64(screen.scales[anchor]) * screen.scales[image] * dot
+    spread = np.float64(screen.errors[anchor]) * screen.norms[image]
+    spread += np.float64(screen.norms[anchor]) * screen.errors[image]
+    return screen.half_norms[image] - product, spread
 
 
 @njit(cache=True)
