@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from unic.mining import MiningStats, Neighbors
 from unic.negatives import NegativeSampler
 
 
@@ -34,3 +35,23 @@ def redraw(sampler: NegativeSampler, n_images: int, n_epochs: int) -> NDArray[np
         anchors = generator.permutation(n_images)
         drawn[anchors, epoch] = sampler.sample(anchors, generator)
     return drawn
+
+
+def reference(features: NDArray[np.float32], n_neighbors: int, far_rank: int) -> Neighbors:
+    """Sort all float64 distances of each image by (itself, distance, index)."""
+    exact, n_images = features.astype(np.float64), len(features)
+    ranked = []
+    for i in range(n_images):
+        squared = np.square(exact - exact[i]).sum(axis=1)
+        order = np.lexsort((np.arange(n_images), squared, np.arange(n_images) != i))
+        distances = np.sqrt(squared[order]).astype(np.float32)
+        ranked.append((order[:n_neighbors], distances[:n_neighbors], distances[far_rank]))
+    columns = [np.array(column) for column in zip(*ranked, strict=True)]
+    return Neighbors(*columns, MiningStats("exact", "float64", 0, 0, 0, 1.0, 0, 0))
+
+
+def assert_same(mined: Neighbors, expected: Neighbors) -> None:
+    """Every index and distance is the same."""
+    np.testing.assert_array_equal(mined.indices, expected.indices)
+    np.testing.assert_array_equal(mined.distances, expected.distances)
+    np.testing.assert_array_equal(mined.far_radius, expected.far_radius)

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from tests.rank_reference import assert_same, reference
 from unic.mining import MiningStats, Neighbors, checkpoint_beside, mine_neighbors
 from unic.mining.approximate import search
 from unic.mining.distances import ExactRows
@@ -34,34 +35,12 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def reference(features: NDArray[np.float32], n_neighbors: int, far_rank: int) -> Neighbors:
-    """Sort all float64 distances of each image by (itself, distance, index)."""
-    exact = features.astype(np.float64)
-    n_images = len(exact)
-    indices = np.empty((n_images, n_neighbors), dtype=np.int64)
-    distances = np.empty((n_images, n_neighbors), dtype=np.float32)
-    far_radius = np.empty(n_images, dtype=np.float32)
-    for i in range(n_images):
-        row = np.sqrt(np.square(exact[i] - exact).sum(axis=1))
-        order = np.lexsort((np.arange(n_images), row, np.arange(n_images) != i))
-        indices[i] = order[:n_neighbors]
-        distances[i] = row[order[:n_neighbors]]
-        far_radius[i] = row[order[far_rank]]
-    return Neighbors(indices, distances, far_radius, EXACT)
-
-
 def random_features(n_images: int, n_dims: int, *, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(n_images, n_dims)).astype(np.float32)
 
 
 def digits() -> NDArray[np.float32]:
     return load_digits().data.astype(np.float32)
-
-
-def assert_same(mined: Neighbors, expected: Neighbors) -> None:
-    np.testing.assert_array_equal(mined.indices, expected.indices)
-    np.testing.assert_array_equal(mined.distances, expected.distances)
-    np.testing.assert_array_equal(mined.far_radius, expected.far_radius)
 
 
 # Against a full sort in float64

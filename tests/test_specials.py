@@ -7,8 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.rank_reference import assert_same, reference
 from unic.far_pairs import FarPairs
-from unic.mining import MiningStats, Neighbors, mine_neighbors
+from unic.mining import mine_neighbors
 from unic.mining.panels import rank_panels
 from unic.mining.specials import find_specials
 from unic.mining.tiles import Ranked, has_int8
@@ -25,25 +26,6 @@ def whole_numbers(n_images: int, n_dims: int, *, seed: int = 0) -> NDArray[np.fl
 
 def gaussian(n_images: int, n_dims: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=(n_images, n_dims)).astype(np.float32)
-
-
-def reference(features: NDArray[np.float32], n_neighbors: int, far_rank: int) -> Neighbors:
-    """Sort all distances of each image by (itself, distance, index), without any of our code."""
-    exact, n_images = features.astype(np.float64), len(features)
-    ranked = []
-    for i in range(n_images):
-        squared = np.square(exact - exact[i]).sum(axis=1)
-        order = np.lexsort((np.arange(n_images), squared, np.arange(n_images) != i))
-        distances = np.sqrt(squared[order]).astype(np.float32)
-        ranked.append((order[:n_neighbors], distances[:n_neighbors], distances[far_rank]))
-    columns = [np.array(column) for column in zip(*ranked, strict=True)]
-    return Neighbors(*columns, MiningStats("exact", "float64", 0, 0, 0, 1.0, 0, 0))
-
-
-def assert_same(mined: Neighbors, expected: Neighbors) -> None:
-    np.testing.assert_array_equal(mined.indices, expected.indices)
-    np.testing.assert_array_equal(mined.distances, expected.distances)
-    np.testing.assert_array_equal(mined.far_radius, expected.far_radius)
 
 
 def with_copies(n_images: int, *counts: int) -> NDArray[np.float32]:
