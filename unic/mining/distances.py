@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unic.mining.settling import merge_specials
-from unic.mining.specials import Specials
+from unic.mining.specials import Specials, no_specials
 from unic.mining.vectors import measure_pairs
 
 _BLOCK_ENTRIES = 2**24  # of a block of distances: 128 MB
@@ -89,13 +89,11 @@ class ExactRows:
 
         With ``specials`` the features are those of the ordinary images.
         """
-        self._specials = specials
         self._features = torch.as_tensor(features)  # (n, d)
         self._device = torch.device(device)
         n_images = len(self._features)
-        weights = np.ones(n_images, dtype=np.int64)
-        if specials is not None and len(specials.weights):
-            weights = np.concatenate([weights, specials.weights])
+        self._specials = no_specials(n_images) if specials is None else specials
+        weights = np.concatenate([np.ones(n_images, dtype=np.int64), self._specials.weights])
         self._weights = torch.from_numpy(weights).to(device)  # (n + s,)
         self._unit = torch.ones((), dtype=torch.float64, device=self._device)
         self._mean = self._features.mean(dim=0, dtype=torch.float64).to(device)  # (d,)
@@ -157,8 +155,7 @@ class ExactRows:
         picked = near.first[:, None] + torch.arange(n_listed, device=self._device)  # (b, k)
         indices = near.columns[picked].cpu().numpy()
         squared = near.squared[picked].clamp_(min=0.0).cpu().numpy()  # (b, k)
-        if self._specials is not None:
-            indices, squared = self._merge(rows, indices, squared, n_neighbors)
+        indices, squared = self._merge(rows, indices, squared, n_neighbors)
         distances = np.sqrt(squared).astype(np.float32)
         if far_rank is None:
             return indices, distances, np.empty(0, dtype=np.float32)
@@ -203,8 +200,7 @@ class ExactRows:
 
     def _special(self, rows: Tensor) -> Tensor:
         """Squared distances ``(b, s)`` of some rows to special features, float64."""
-        squared = self._specials.squared[rows.cpu().numpy()]  # type: ignore[union-attr]
-        return torch.from_numpy(squared).to(self._device)
+        return torch.from_numpy(self._specials.squared[rows.cpu().numpy()]).to(self._device)
 
     def _count(self, is_column: Tensor) -> Tensor:
         """Images ``(b,)`` that the marked columns stand for."""
@@ -220,7 +216,7 @@ class ExactRows:
         n_neighbors: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Nearest images ``(b, k)`` and squared distances, of nearest ordinary images."""
-        specials: Specials = self._specials  # type: ignore[assignment]
+        specials = self._specials
         indices = specials.ordinary[columns]
         if not len(specials.weights):
             return indices, squared
@@ -266,8 +262,7 @@ class ExactRows:
         known = ~is_special
         squared[known] = self._squared_distances(rows[known], columns[known])
         places = (rows[is_special].cpu().numpy(), columns[is_special].cpu().numpy() - n_images)
-        special = torch.from_numpy(self._specials.squared[places])  # type: ignore[union-attr]
-        squared[is_special] = special.to(self._device)
+        squared[is_special] = torch.from_numpy(self._specials.squared[places]).to(self._device)
         return squared
 
     def _squared_distances(self, left: Tensor, right: Tensor) -> Tensor:

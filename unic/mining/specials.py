@@ -74,6 +74,12 @@ class Specials(NamedTuple):
         return own, listed, np.broadcast_to(distances, listed.shape).copy(), radii
 
 
+def no_specials(n_images: int) -> Specials:
+    """All of ``n`` images are ordinary."""
+    nobody, none = np.empty(0, dtype=np.int64), np.empty((n_images, 0))
+    return Specials(np.arange(n_images), nobody, np.zeros(1, dtype=np.int64), none, none[:0])
+
+
 def find_specials(features: NDArray[np.float32]) -> Specials:
     """Find the features that more than 16 images share, and outliers.
 

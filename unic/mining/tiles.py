@@ -499,15 +499,14 @@ def rank_rows(
     is_sought[rows] = True
     unsettled: list[NDArray[np.int64]] = []
     n_found = 0
+    is_triangle = 2 * len(rows) >= n_images
     with _single_threaded_products():
-        if 2 * len(rows) >= n_images:
+        if is_triangle:
             order = np.concatenate([order[is_sought[order]], order[~is_sought[order]]])
         operand = Operand(features, order, precision)
         tiles = TilePass(operand, specials, precision, n_neighbors, far_rank, block_size)
-        if 2 * len(rows) >= n_images:
-            blocks = tiles.triangle(len(rows))
-        else:
-            blocks = tiles.rectangle(np.flatnonzero(is_sought[order]))
+        places = np.flatnonzero(is_sought[order])  # in a triangle the first ones
+        blocks = tiles.triangle(len(rows)) if is_triangle else tiles.rectangle(places)
         for ranked, missing in blocks:
             keep(ranked)
             n_found += len(ranked.rows)
