@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-$(COMPILED): $(INSTALLED) $(wildcard unic/mining/*.py) unic/cleaning.py unic/far_sets.py
+$(COMPILED): $(INSTALLED) $(wildcard unic/neighbors/*.py unic/neighbors/exact/*.py)
 	$(BIN)/python -m unic.cli compile
 	@touch $@
 

@@ -17,10 +17,10 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/neighbors.smk"
-include: "workflow/rules/finetuning.smk"
+include: "workflow/rules/training.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/evaluation.smk"
-include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 
 
 rule demo:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from unic.cleaning import reciprocity, union_sizes
+from unic.neighbors.cleaning import reciprocity, union_sizes
 
 
 def clustered_lists(n_images: int, n_neighbors: int) -> NDArray[np.int64]:

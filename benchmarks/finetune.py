@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unic.backbones import Backbone, load_backbone
-from unic.data.images import ArrayImages
-from unic.data.loaders import ViewLoader
-from unic.data.views import View
-from unic.heads import ClusterHead
-from unic.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
-from unic.tokens import CachedViews, extract_tokens
-from unic.trainer import FinetuningSettings, Trainer
+from unic.features.cached_views import CachedViews, extract_tokens
+from unic.images.images import ArrayImages
+from unic.images.loaders import ViewLoader
+from unic.images.views import View
+from unic.models.backbones import Backbone, load_backbone
+from unic.models.heads import ClusterHead
+from unic.training.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
+from unic.training.step import FinetuningSettings, Trainer
 
 MODELS = {
     "vit_small_patch16_224": "ViT-S/16",
@@ -73,7 +73,7 @@ def make_setup(name: str, n_images: int, n_clusters: int = 50) -> Setup:
     pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     view = View(224, 0.875, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     images = ArrayImages([str(row) for row in range(n_images)], pixels)
-    return Setup(backbone, head, ViewLoader(images, view, augmentation="none"))
+    return Setup(backbone, head, ViewLoader(images, view))
 
 
 def plain_step(setup: Setup, images: Tensor, is_far: Tensor | None = None) -> Tensor:

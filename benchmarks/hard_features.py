@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from benchmarks.mining import clustered, one_pass
-from unic.compilation import compile_loops
+from unic.neighbors.compilation import compile_loops
 
 Features = NDArray[np.float32]
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from unic.data.images import FileImages
-from unic.data.views import View, prepare_image
+from unic.images.images import FileImages
+from unic.images.views import View, prepare_image
 
 VIEW = View(image_size=224, crop_pct=0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 Pixels = NDArray[np.uint8]
@@ -47,7 +47,7 @@ def by_pil(path: Path) -> Pixels:
 
 def by_us(path: Path) -> Pixels:
     pixels = FileImages([path.name], str(path.parent))[0]
-    return prepare_image(pixels, VIEW, "none", torch.Generator()).permute(1, 2, 0).numpy()
+    return prepare_image(pixels, VIEW).permute(1, 2, 0).numpy()
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from benchmarks.mining import N_NEGATIVES, clustered, count_violations, one_pass
-from unic.cleaning import clean_neighbors
-from unic.far_sets import FarSampler
-from unic.mining import mine_neighbors
-from unic.negatives import index_negatives
+from unic.neighbors.cleaning import clean_neighbors
+from unic.neighbors.far_sets import FarPool
+from unic.neighbors.mining import mine_neighbors
+from unic.neighbors.negatives import index_negatives
 
 _Result = TypeVar("_Result")
 
@@ -59,7 +59,7 @@ def main() -> None:
     drawn = timed(
         "negatives",
         lambda: index_negatives(
-            FarSampler(
+            FarPool(
                 features,
                 mined.far_radius,
                 known_labels=unlabeled,

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from unic.far_sets import FarSampler
-from unic.mining import Neighbors, mine_neighbors
-from unic.mining.tiles import has_int8
-from unic.negatives import index_negatives
+from unic.neighbors.exact.operand import has_int8
+from unic.neighbors.far_sets import FarPool
+from unic.neighbors.mining import Neighbors, mine_neighbors
+from unic.neighbors.negatives import index_negatives
 
 N_NEGATIVES = 64
 PRECISIONS = ["float32"] + ["int8"] * has_int8()
@@ -65,7 +65,7 @@ def one_pass(
 ) -> tuple[Neighbors, NDArray[np.int64]]:
     """Neighbors, far radius and negatives."""
     mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=far_rank, **settings)
-    pool = FarSampler(
+    pool = FarPool(
         features,
         mined.far_radius,
         far_rank=far_rank,

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from benchmarks.mining import clustered
-from unic.far_sets import FarSampler
-from unic.mining import mine_neighbors
+from unic.neighbors.far_sets import FarPool
+from unic.neighbors.mining import mine_neighbors
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     mined = mine_neighbors(features, n_neighbors=2, far_rank=far_rank)
     unlabeled = np.full(arguments.n, -1, dtype=np.int64)
     start = time.process_time()
-    sampler = FarSampler(features, mined.far_radius, far_rank=far_rank, known_labels=unlabeled)
+    sampler = FarPool(features, mined.far_radius, far_rank=far_rank, known_labels=unlabeled)
     prepared = time.process_time() - start
     sampler.draw(np.arange(9), 1, np.random.default_rng(0))  # compiles
     start = time.process_time()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle, ZstdCodec
 
 from benchmarks.mining import clustered
-from unic.store import _checksum, _chunks
+from unic.storage.stores import _checksum, _chunks
 
 Codec = BloscCodec | ZstdCodec | None
 CODECS: dict[str, Codec] = {

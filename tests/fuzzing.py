@@ -18,7 +18,7 @@ import yaml
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tests.data.tiny import (
+from tests.tiny import (
     write_cifar10,
     write_cub200,
     write_fashion_mnist,
@@ -27,21 +27,22 @@ from tests.data.tiny import (
     write_manifest,
     write_stanford_cars,
 )
-from unic.checkpoints import Checkpoint
-from unic.data.datasets import list_images, open_images, read_labels
-from unic.data.decoded import decode_images, open_pixels
-from unic.data.index import read_index, read_source, write_index
 from unic.experiments import resolve_experiments
-from unic.files import read_json, write_json
-from unic.mining.checkpoints import Checkpoint as MiningCheckpoint
-from unic.mining.tiles import Ranked
-from unic.models import load_model, make_model, save_model
-from unic.pretrained import read_weights
-from unic.provenance import image_digest
-from unic.rows import write_rows
-from unic.store import SHAPES, open_store, read_all, write_store
-from unic.tensors import read_tensors, save_tensors
-from unic.tokens import CachedViews, TokenLayout
+from unic.features.cached_views import CachedViews
+from unic.features.token_layout import TokenLayout
+from unic.images.datasets import list_images, open_images, read_labels
+from unic.images.decoded import decode_images, open_pixels
+from unic.images.index import read_index, read_source, write_index
+from unic.models.trained import load_model, make_model, save_model
+from unic.models.weights import read_weights
+from unic.neighbors.exact.finished_rows import FinishedRows as MiningCheckpoint
+from unic.neighbors.exact.ranking import Ranked
+from unic.storage.digests import image_digest
+from unic.storage.files import read_json, write_json
+from unic.storage.row_files import write_rows
+from unic.storage.stores import SHAPES, open_store, read_all, write_store
+from unic.storage.tensor_files import read_tensors, save_tensors
+from unic.training.checkpoint import Checkpoint
 
 SCHEMA = yaml.safe_load(
     (Path(__file__).parents[1] / "workflow/schemas/config.schema.yaml").read_text()

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from unic.mining import MiningStats, Neighbors
-from unic.negatives import NegativeSampler
+from unic.neighbors.mining import MiningStats, Neighbors
+from unic.training.pairs import NegativeSampler
 
 
 def random_features(n_images: int, n_dims: int) -> NDArray[np.float32]:

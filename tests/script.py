@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 from snakemake.iocontainers import InputFiles, OutputFiles, Params
 
-import unic.mining.checkpoints
+import unic.neighbors.exact.finished_rows
 
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
 RESOURCES = {"device": "cpu", "batch_size": 32, "processes": 1}
 _processes = multiprocessing.get_context("forkserver")  # imports once, for all processes
-_processes.set_forkserver_preload([__name__, "unic.runs", "unic.shards", "unic.simgcd"])
+_processes.set_forkserver_preload(
+    [__name__, "unic.training.run", "unic.runtime.shards", "unic.training.simgcd"]
+)
 
 
 class Job(NamedTuple):
@@ -63,7 +65,7 @@ def _run(job: Job, kill_at: tuple[str, int] | None) -> None:
         log=[job.log],
         threads=1,
     )
-    unic.mining.checkpoints._LONG["cpu"] = 0.0  # rows of a short pass are kept too
+    unic.neighbors.exact.finished_rows._LONG["cpu"] = 0.0  # rows of a short pass are kept too
     runpy.run_path(str(SCRIPTS / job.script), init_globals={"snakemake": snakemake})
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.data.tiny import (
+from tests.fuzzing import READERS, SCHEMA
+from tests.tiny import (
     write_cifar10,
     write_cub200,
     write_fashion_mnist,
@@ -24,13 +25,13 @@ from tests.data.tiny import (
     write_stanford_cars,
     write_stl10,
 )
-from tests.fuzzing import READERS, SCHEMA
-from unic.data.datasets import list_images, open_images, read_labels
-from unic.data.decoding import FORMATS, decode_image
-from unic.data.index import index_images, read_index, read_skipped, write_index
 from unic.experiments import resolve_experiments
-from unic.files import read_parquet, write_parquet
-from unic.pretrained import read_weights
+from unic.images.datasets import list_images, open_images, read_labels
+from unic.images.decoding import FORMATS, decode_image
+from unic.images.index import read_index, read_skipped, write_index
+from unic.images.listing import index_images
+from unic.models.weights import read_weights
+from unic.storage.files import read_parquet, write_parquet
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/howto/errors.md").read_text(encoding="utf-8")

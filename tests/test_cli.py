@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.experiment import write_experiment
-from unic.analysis.summary import summarize_seeds
+from tests.experiment import write_experiment
 from unic.cli import describe_results, main
+from unic.evaluation.summary import summarize_seeds
 
 
 def write_metrics(folder: Path) -> Path:

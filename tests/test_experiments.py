@@ -10,8 +10,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unic.data.classes import published_old_classes
-from unic.data.datasets import DATASETS
 from unic.experiments import (
     PRETRAININGS,
     STAGES,
@@ -21,6 +19,8 @@ from unic.experiments import (
     stage_owners,
     stage_settings,
 )
+from unic.images.datasets import DATASETS
+from unic.images.readers.classes import published_old_classes
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text("utf-8"))

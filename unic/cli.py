@@ -81,7 +81,8 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _inspect_neighbors(options: argparse.Namespace) -> None:
-    from unic.analysis import inspection, tables  # pandas and Zarr take a second to import
+    from unic.inspection import neighbors as inspection
+    from unic.inspection import text as tables
 
     artifacts = inspection.open_artifacts(options.results)
     if not options.images:
@@ -98,7 +99,7 @@ def _inspect_neighbors(options: argparse.Namespace) -> None:
 
 
 def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> None:
-    from unic.analysis import sheets  # matplotlib, for its fonts
+    from unic.inspection import sheets
 
     path = options.save or Path(tempfile.mkdtemp(prefix="unic-"), f"{artifacts.experiment}.png")
     pixels = sheets.read_pixels(anchors, artifacts)
@@ -109,7 +110,8 @@ def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> No
 
 
 def _check_data(options: argparse.Namespace) -> int:
-    from unic.data import checks, downloads  # pandas takes a second to import
+    from unic.images import checks
+    from unic.images.readers import downloads
 
     root = options.root
     if options.manifest is not None and root is None:
@@ -131,7 +133,7 @@ def _check_data(options: argparse.Namespace) -> int:
 
 
 def _compile(_: argparse.Namespace) -> None:
-    from unic.compilation import compile_loops  # torch and numba take seconds to import
+    from unic.neighbors.compilation import compile_loops
 
     compile_loops()
 

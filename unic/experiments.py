@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
-from unic.data.classes import published_old_classes
+from unic.images.readers.classes import published_old_classes
 
 Settings = dict[str, Any]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.analysis.experiment import write_experiment
-from tests.data.tiny import write_fashion_mnist, write_folder
+from tests.experiment import write_experiment
+from tests.tiny import write_fashion_mnist, write_folder
 from unic.cli import main
-from unic.data.checks import EXPECTED
-from unic.data.datasets import DATASETS
+from unic.images.checks import EXPECTED
+from unic.images.datasets import DATASETS
 
 HOWTO = Path(__file__).parents[2] / "docs/howto"
 TEXT = (HOWTO / "inspect_neighbors.md").read_text("utf-8")

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tests.workflow.project import Project
-from unic.data.index import Skipped, read_index, read_skipped
-from unic.store import open_store
+from unic.images.index import Skipped, read_index, read_skipped
+from unic.storage.stores import open_store
 
 pytestmark = pytest.mark.workflow
 CONFIG = """\

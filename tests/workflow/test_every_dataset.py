@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.data.tiny import WRITERS, Tiny
+from tests.tiny import WRITERS, Tiny
 from tests.workflow.project import Project, copy_project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.datasets]

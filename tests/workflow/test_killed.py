@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.workflow.project import Project, kill
-from unic.mining import mine_neighbors
-from unic.store import open_store, write_features
+from unic.neighbors.mining import mine_neighbors
+from unic.storage.stores import open_store, write_features
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 TARGET = "results/tiny/metrics.json"
@@ -49,7 +49,7 @@ def test_kill_in_each_stage(fresh_project: Project, finished_project: Project) -
 
 
 def test_killed_mining_goes_on_from_its_finished_rows(fresh_project: Project) -> None:
-    code = fresh_project.folder / "unic/mining/checkpoints.py"
+    code = fresh_project.folder / "unic/neighbors/exact/finished_rows.py"
     code.write_text(code.read_text().replace('"cpu": 3e12', '"cpu": 3e9'))  # a short pass
     generator = np.random.default_rng(0)
     features = generator.normal(size=(20_000, 128)).astype(np.float32)

@@ -12,13 +12,13 @@ from PIL import Image
 
 from tests.test_experiments import SCHEMA, read_config
 from tests.workflow.project import Project, copy_project
-from unic.analysis.inspection import inspect_images, open_artifacts
-from unic.analysis.sheets import read_pixels
 from unic.experiments import resolve_experiments
-from unic.models import load_model
-from unic.store import open_store
-from unic.tensors import read_tensors, save_tensors
-from unic.tokens import CachedViews
+from unic.features.cached_views import CachedViews
+from unic.inspection.neighbors import inspect_images, open_artifacts
+from unic.inspection.sheets import read_pixels
+from unic.models.trained import load_model
+from unic.storage.stores import open_store
+from unic.storage.tensor_files import read_tensors, save_tensors
 
 pytestmark = pytest.mark.workflow
 TARGET = "results/tiny/metrics.json"
@@ -224,7 +224,7 @@ def test_other_content_reruns_whatever_its_time(fresh_project: Project) -> None:
     lines = ["path,label", *(f"{name},{row % 3}" for row, name in enumerate(names))]
     for name in ("list.csv", "labels.csv"):
         (folder / name).write_text("\n".join(lines))
-    bundled = folder / "unic/weights/digits_test_resnet.safetensors"
+    bundled = folder / "unic/models/bundled/digits_test_resnet.safetensors"
     weights = folder / "weights.safetensors"
     shutil.copyfile(bundled, weights)
     targets = (
@@ -263,7 +263,7 @@ def test_centered_heads_take_the_features_that_were_mined(
 
 
 def test_edited_losses_rerun_finetuning_and_later(edited_project: Project) -> None:
-    with (edited_project.folder / "unic/losses.py").open("a") as file:
+    with (edited_project.folder / "unic/training/losses.py").open("a") as file:
         file.write("\nEDITED = True\n")
     assert edited_project.plan(TARGET) == {"finetune": 1} | AFTER_TRAINING
 
@@ -275,7 +275,7 @@ def test_edited_readme_reruns_nothing(edited_project: Project) -> None:
 
 
 def test_edited_mining_reruns_mining_and_later(edited_project: Project) -> None:
-    with (edited_project.folder / "unic/mining/__init__.py").open("a") as file:
+    with (edited_project.folder / "unic/neighbors/mining.py").open("a") as file:
         file.write("\nEDITED = True\n")
     planned = edited_project.plan(TARGET)
     assert {"mine_neighbors", "index_negatives", "clean_neighbors", "finetune"} <= set(planned)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.workflow.project import Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
-BUNDLED = "unic/weights/digits_test_resnet.safetensors"
+BUNDLED = "unic/models/bundled/digits_test_resnet.safetensors"
 SETTINGS = """\
 experiments:
   tiny:

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from unic.baselines.kmeans import assign_clusters, fit_kmeans
-from unic.distances import to_euclidean
-from unic.prediction import tabulate
+from unic.neighbors.metric import to_euclidean
+from unic.storage.prediction_tables import tabulate
 
 
 def kmeans_predictions(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from unic.data.splits import UNKNOWN
-from unic.mining import check_features
+from unic.neighbors.metric import check_features
+from unic.storage.known_labels import UNKNOWN, check_known_labels
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def fit_kmeans(
     """
     _check_arguments(check_features(features), n_clusters, n_restarts, max_iter)
     if known_labels is None:
-        known_labels = np.full(len(features), UNKNOWN)
+        known_labels = np.full(len(features), UNKNOWN, dtype=np.int64)
     _check_labels(known_labels, len(features), n_clusters)
     mean = features.mean(axis=0, dtype=np.float64)  # (d,)
     # Centering leaves the clusters as they are and saves digits in the expanded distances.
@@ -250,16 +250,7 @@ def _check_arguments(
 
 
 def _check_labels(known_labels: NDArray[np.int64], n_images: int, n_clusters: int) -> None:
-    if known_labels.shape != (n_images,):
-        raise ValueError(
-            f"known_labels must be one of each of the {n_images} images, got shape "
-            f"{known_labels.shape}"
-        )
-    if not (known_labels.min() >= -1 and known_labels.max() < n_clusters):
-        raise ValueError(
-            f"known_labels must be -1 or below n_clusters={n_clusters}, got "
-            f"{known_labels.min()} to {known_labels.max()}"
-        )
+    check_known_labels(known_labels, n_images, n_clusters=n_clusters)
     n_free = n_clusters - len(np.unique(known_labels[known_labels >= 0]))
     n_unlabeled = int((known_labels < 0).sum())
     if n_unlabeled < n_free:

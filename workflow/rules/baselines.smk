@@ -18,11 +18,11 @@ rule cluster_features:
         seeds=value("seeds"),
         n_clusters=value("n_clusters"),
         n_restarts=value("kmeans.n_restarts"),
-        code=script_digest("cluster_features.py"),
+        code=script_digest("baselines/cluster_features.py"),
     message:
         "Running k-means on the {wildcards.source} of {wildcards.experiment}"
     script:
-        "../scripts/cluster_features.py"
+        "../scripts/baselines/cluster_features.py"
 
 
 rule cluster_semi_supervised:
@@ -46,11 +46,11 @@ rule cluster_semi_supervised:
         seeds=value("seeds"),
         n_clusters=value("n_clusters"),
         n_restarts=value("kmeans.n_restarts"),
-        code=script_digest("cluster_semi_supervised.py"),
+        code=script_digest("baselines/cluster_semi_supervised.py"),
     message:
         "Running semi-supervised k-means on the features of {wildcards.experiment}"
     script:
-        "../scripts/cluster_semi_supervised.py"
+        "../scripts/baselines/cluster_semi_supervised.py"
 
 
 rule predict_simgcd:
@@ -71,8 +71,8 @@ rule predict_simgcd:
         device=value("machine.device"),
     params:
         seed=value("pretraining.simgcd.seed"),
-        code=script_digest("predict_simgcd.py"),
+        code=script_digest("baselines/predict_simgcd.py"),
     message:
         "Predicting the clusters of {wildcards.experiment} by SimGCD's classifier"
     script:
-        "../scripts/predict_simgcd.py"
+        "../scripts/baselines/predict_simgcd.py"

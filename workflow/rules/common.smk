@@ -12,7 +12,7 @@ from unic.experiments import (
     stage_owner,
     stage_owners,
 )
-from unic.provenance import bundled_digest, code_digest, file_digest
+from unic.storage.digests import bundled_digest, code_digest, file_digest
 
 SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
 SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")

@@ -13,40 +13,40 @@ rule evaluate:
     conda:
         "../../environment.yml"
     params:
-        code=script_digest("evaluate.py"),
+        code=script_digest("evaluation/evaluate.py"),
     message:
         "Scoring the clusters of {wildcards.experiment}"
     script:
-        "../scripts/evaluate.py"
+        "../scripts/evaluation/evaluate.py"
 
 
-rule summarize:
+rule follow_training:
     input:
+        unpack(decoded_files),
         images=artifact("index_images", "images.parquet"),
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
-        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
-        positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
-        scores="results/{experiment}/scores.json",
-        histories=artifact_of_seeds("finetune", "seed{seed}/history.csv"),
-        predictions=artifact_of_seeds("predict", "seed{seed}/predictions.parquet"),
+        model=artifact("finetune", "seed{seed}/model.safetensors"),
     output:
-        metrics="results/{experiment}/metrics.json",
-        report="results/{experiment}/report.html",
-        figures=directory("results/{experiment}/figures"),
+        progress="results/{experiment}/seed{seed}/progress.csv",
     log:
-        "logs/{experiment}/summarize.log",
+        "logs/{experiment}/seed{seed}/follow_training.log",
     benchmark:
-        "logs/{experiment}/summarize.tsv"
+        "logs/{experiment}/seed{seed}/follow_training.tsv"
     conda:
         "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
     params:
         data=value("data.name"),
         root=value("data.root"),
-        n_clusters=value("n_clusters"),
-        seeds=value("seeds"),
-        stage_owners=owners,
-        code=script_digest("summarize.py"),
+        view=view,
+        n_restarts=value("kmeans.n_restarts"),
+        snapshot_every=value("finetuning.snapshot_every"),
+        code=script_digest("evaluation/follow_training.py"),
     message:
-        "Summarizing {wildcards.experiment}"
+        "Scoring the snapshots of {wildcards.experiment}, seed {wildcards.seed}"
     script:
-        "../scripts/summarize.py"
+        "../scripts/evaluation/follow_training.py"

@@ -1,74 +1,8 @@
 FEATURE_PARTS = "results/{experiment}/features.parts/{shard}_of_{n_shards}.zarr"
-
-
-rule pretrain:
-    input:
-        images=artifact("index_images", "images.parquet"),
-    output:
-        backbone="results/{experiment}/backbone.safetensors",
-        history="results/{experiment}/pretraining.csv",
-    log:
-        "logs/{experiment}/pretrain.log",
-    benchmark:
-        "logs/{experiment}/pretrain.tsv"
-    conda:
-        "../../environment.yml"
-    threads: value("machine.threads")
-    resources:
-        gpu=gpus,
-        device=value("machine.device"),
-    params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=view,
-        name=value("backbone.name"),
-        options=value("backbone.options"),
-        pretraining=value("pretraining.neighbors"),
-        code=script_digest("pretrain.py"),
-    message:
-        "Training {params.name} on the images of {wildcards.experiment} without labels"
-    script:
-        "../scripts/pretrain.py"
-
-
-rule pretrain_simgcd:
-    input:
-        unpack(start_files),
-        unpack(token_files),
-        unpack(decoded_files),
-        images=artifact("index_images", "images.parquet"),
-        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
-    output:
-        backbone="results/{experiment}/simgcd/backbone.safetensors",
-        classifier="results/{experiment}/simgcd/classifier.safetensors",
-        history="results/{experiment}/simgcd/history.csv",
-    log:
-        "logs/{experiment}/pretrain_simgcd.log",
-    benchmark:
-        "logs/{experiment}/pretrain_simgcd.tsv"
-    conda:
-        "../../environment.yml"
-    threads: value("machine.threads")
-    resources:
-        gpu=gpus,
-        device=value("machine.device"),
-    params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=view,
-        augmentation=value("pretraining.simgcd.augmentation"),
-        name=value("backbone.name"),
-        options=value("backbone.options"),
-        start=value("pretraining.simgcd.start"),
-        weights_digest=weights_digest(value("pretraining.simgcd.start")),
-        network=value("backbone.network"),
-        n_clusters=value("n_clusters"),
-        simgcd=simgcd_training,
-        code=script_digest("pretrain_simgcd.py"),
-    message:
-        "Training {params.name} by SimGCD on the images of {wildcards.experiment}"
-    script:
-        "../scripts/pretrain_simgcd.py"
+TOKEN_PARTS = "results/{experiment}/tokens.parts/{shard}_of_{n_shards}.json"
+TOKEN_ROWS = "results/{experiment}/tokens.parts/{shard}_of_{n_shards}.bin"
+VIEW_PARTS = "results/{experiment}/views.parts/{shard}_of_{n_shards}.json"
+VIEW_ROWS = "results/{experiment}/views.parts/{shard}_of_{n_shards}.bin"
 
 
 rule extract_features:
@@ -99,11 +33,11 @@ rule extract_features:
         weights_digest=weights_digest(value("backbone.weights")),
         network=network,
         options=value("backbone.options"),
-        code=script_digest("extract_features.py"),
+        code=script_digest("features/extract_features.py"),
     message:
         "Embedding the images of {wildcards.experiment} with {params.name}"
     script:
-        "../scripts/extract_features.py"
+        "../scripts/features/extract_features.py"
 
 
 use rule extract_features as extract_features_of_shard with:
@@ -141,8 +75,134 @@ rule extract_pixels:
         data=value("data.name"),
         root=value("data.root"),
         view=view,
-        code=script_digest("extract_pixels.py"),
+        code=script_digest("features/extract_pixels.py"),
     message:
         "Taking the pixels of {wildcards.experiment} as features"
     script:
-        "../scripts/extract_pixels.py"
+        "../scripts/features/extract_pixels.py"
+
+
+rule extract_tokens:
+    input:
+        unpack(parts(TOKEN_PARTS, TOKEN_ROWS)),
+        unpack(trunk_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header="results/{experiment}/tokens.json",
+        tokens="results/{experiment}/tokens.bin",
+    log:
+        "logs/{experiment}/extract_tokens.log",
+    benchmark:
+        "logs/{experiment}/extract_tokens.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=joining_gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        decoded=value("data.decoded"),
+        view=view,
+        augmentation=value("finetuning.augmentation"),
+        name=value("backbone.name"),
+        weights=trunk_weights,
+        weights_digest=weights_digest(trunk_weights),
+        network=value("backbone.network"),
+        options=value("backbone.options"),
+        n_views=value("finetuning.views"),
+        head=value("finetuning.head"),
+        is_frozen=False,
+        dtype=value("finetuning.token_dtype"),
+        precision=value("finetuning.precision"),
+        code=script_digest("features/extract_tokens.py"),
+    message:
+        "Keeping what the trunk says of {params.n_views} views of every image of {wildcards.experiment}"
+    script:
+        "../scripts/features/extract_tokens.py"
+
+
+use rule extract_tokens as extract_tokens_of_shard with:
+    input:
+        unpack(trunk_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header=temp(TOKEN_PARTS),
+        tokens=temp(TOKEN_ROWS),
+    log:
+        "logs/{experiment}/extract_tokens.{shard}_of_{n_shards}.log",
+    benchmark:
+        "logs/{experiment}/extract_tokens.{shard}_of_{n_shards}.tsv"
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    message:
+        "Keeping what the trunk says of shard {wildcards.shard} of the images of {wildcards.experiment}"
+
+
+rule extract_views:
+    input:
+        unpack(parts(VIEW_PARTS, VIEW_ROWS)),
+        unpack(weight_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header="results/{experiment}/views.json",
+        tokens="results/{experiment}/views.bin",
+    log:
+        "logs/{experiment}/extract_views.log",
+    benchmark:
+        "logs/{experiment}/extract_views.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=joining_gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        decoded=value("data.decoded"),
+        view=view,
+        augmentation=value("finetuning.augmentation"),
+        name=value("backbone.name"),
+        weights=value("backbone.weights"),
+        weights_digest=weights_digest(value("backbone.weights")),
+        network=network,
+        options=value("backbone.options"),
+        n_views=value("finetuning.views"),
+        head=value("finetuning.head"),
+        is_frozen=True,
+        dtype=value("finetuning.token_dtype"),
+        precision=value("finetuning.precision"),
+        code=script_digest("features/extract_tokens.py"),
+    message:
+        "Extracting features of {params.n_views} views of every image of {wildcards.experiment}"
+    script:
+        "../scripts/features/extract_tokens.py"
+
+
+use rule extract_views as extract_views_of_shard with:
+    input:
+        unpack(weight_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+    output:
+        header=temp(VIEW_PARTS),
+        tokens=temp(VIEW_ROWS),
+    log:
+        "logs/{experiment}/extract_views.{shard}_of_{n_shards}.log",
+    benchmark:
+        "logs/{experiment}/extract_views.{shard}_of_{n_shards}.tsv"
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    message:
+        "Extracting features of views of shard {wildcards.shard} of the images of {wildcards.experiment}"

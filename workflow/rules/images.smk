@@ -18,11 +18,11 @@ rule index_images:
         bad_images=value("data.bad_images"),
         n_clusters=value("n_clusters"),
         far_rank=value("neighbors.far_rank"),
-        code=script_digest("index_images.py"),
+        code=script_digest("images/index_images.py"),
     message:
         "Listing the images of {wildcards.experiment}"
     script:
-        "../scripts/index_images.py"
+        "../scripts/images/index_images.py"
 
 
 rule decode_images:
@@ -42,11 +42,11 @@ rule decode_images:
         data=value("data.name"),
         root=value("data.root"),
         size=value("data.decoded"),
-        code=script_digest("decode_images.py"),
+        code=script_digest("images/decode_images.py"),
     message:
         "Decoding the images of {wildcards.experiment} to {params.size} x {params.size} pixels"
     script:
-        "../scripts/decode_images.py"
+        "../scripts/images/decode_images.py"
 
 
 rule split_labels:
@@ -69,8 +69,8 @@ rule split_labels:
         manifest_digest=content(value("data.manifest")),
         label_file_digest=content(value("data.label_file")),
         gcd=value("gcd"),
-        code=script_digest("split_labels.py"),
+        code=script_digest("images/split_labels.py"),
     message:
         "Keeping the true labels of {wildcards.experiment} apart from the known ones"
     script:
-        "../scripts/split_labels.py"
+        "../scripts/images/split_labels.py"

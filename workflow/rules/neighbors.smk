@@ -23,11 +23,11 @@ rule mine_neighbors:
         metric=value("neighbors.metric"),
         far_radius=value("neighbors.far_radius"),
         engine=value("neighbors.engine"),
-        code=script_digest("mine_neighbors.py"),
+        code=script_digest("neighbors/mine_neighbors.py"),
     message:
         "Mining {params.n_neighbors} neighbors of every image of {wildcards.experiment}"
     script:
-        "../scripts/mine_neighbors.py"
+        "../scripts/neighbors/mine_neighbors.py"
 
 
 use rule mine_neighbors as mine_neighbors_of_shard with:
@@ -65,11 +65,11 @@ rule clean_neighbors:
     params:
         max_union_size=value("cleaning.max_union_size"),
         quantile=value("cleaning.quantile"),
-        code=script_digest("clean_neighbors.py"),
+        code=script_digest("neighbors/clean_neighbors.py"),
     message:
         "Keeping the neighbors of {wildcards.experiment} with small unions"
     script:
-        "../scripts/clean_neighbors.py"
+        "../scripts/neighbors/clean_neighbors.py"
 
 
 rule index_negatives:
@@ -93,8 +93,8 @@ rule index_negatives:
         n_negatives=value("negatives.n_negatives"),
         pool=negative_pool,
         seed=value("negatives.seed"),
-        code=script_digest("index_negatives.py"),
+        code=script_digest("neighbors/index_negatives.py"),
     message:
         "Drawing {params.n_negatives} negatives of every image of {wildcards.experiment}"
     script:
-        "../scripts/index_negatives.py"
+        "../scripts/neighbors/index_negatives.py"

@@ -1,0 +1,116 @@
+"""A small experiment on disk: stores as the stages write them, from plain NumPy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unic.images.index import write_index
+from unic.storage.stores import open_store, write_derived, write_features, write_known_labels
+
+N_IMAGES, N_NEIGHBORS, FAR_RANK, MAX_UNION_SIZE, N_NEGATIVES = 40, 6, 12, 14, 5
+STAGES = ("features", "known_labels", "neighbors", "positives", "negatives")
+ROOT = "photos"  # below the folder that holds results/
+
+
+def image_ids(n_images: int = N_IMAGES) -> list[str]:
+    return [f"train/{'ab'[row % 2]}/{row}.png" for row in range(n_images)]
+
+
+def draw_features(n_images: int = N_IMAGES) -> NDArray[np.float32]:
+    generator = np.random.default_rng(0)
+    centers = generator.standard_normal((4, 8))[np.arange(n_images) % 4]
+    return (centers + 0.7 * generator.standard_normal((n_images, 8))).astype(np.float32)
+
+
+def rank_images(features: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """All images by their distance to each image, itself first, and the distances."""
+    exact = features.astype(np.float64)
+    distances = np.linalg.norm(exact[:, None] - exact[None], axis=2)
+    order = np.argsort(distances - 2 * np.eye(len(features)), axis=1, kind="stable")
+    return order.astype(np.int64), np.take_along_axis(distances, order, axis=1)
+
+
+def known_labels(n_images: int = N_IMAGES) -> NDArray[np.int64]:
+    rows = np.arange(n_images)
+    return np.where(rows < 10, rows % 4, -1).astype(np.int64)
+
+
+def write_experiment(
+    folder: Path,
+    *,
+    stages: Sequence[str] = STAGES,
+    labeled: bool = True,
+    metric: str = "euclidean",
+    images: bool = False,
+    n_images: int = N_IMAGES,
+) -> Path:
+    """Write ``results/NAME``: the index, and the stores of the stages that have run."""
+    ids, features = image_ids(n_images), draw_features(n_images)
+    write_index(
+        folder / "images.parquet",
+        {"train": ids, "test": ["test/a/x.png"]},
+        name="folder",
+        root=ROOT,
+    )
+    if images:
+        write_images(folder.resolve().parents[1] / ROOT, ids)
+    measured = features
+    if metric == "cosine":
+        measured = features / np.linalg.norm(features, axis=1, keepdims=True)
+    order, distances = rank_images(measured)
+    indices = order[:, :N_NEIGHBORS]
+    unions = [len(np.unique(indices[row])) for row in indices]
+    union_size = np.array(unions, dtype=np.int32)
+    mutual = [np.mean([row in indices[other] for other in indices[row, 1:]]) for row in order[:, 0]]
+    arrays = {
+        "neighbors": {
+            "indices": indices,
+            "distances": distances[:, :N_NEIGHBORS].astype(np.float32),
+            "far_radius": distances[:, FAR_RANK].astype(np.float32),
+        },
+        "positives": {
+            "union_size": union_size,
+            "is_clean": union_size <= MAX_UNION_SIZE,
+            "reciprocity": np.array(mutual, dtype=np.float32),
+            "indices": indices,
+        },
+        "negatives": {"indices": order[:, FAR_RANK : FAR_RANK + N_NEGATIVES]},
+    }
+    parameters = {"n_neighbors": N_NEIGHBORS, "far_rank": FAR_RANK, "metric": metric}
+    parameters |= {
+        "mining": {"engine": "exact", "redone_float64": 3, "far_kept": 7, "far_sampled": 8}
+    }
+    added = {"positives": {"max_union_size": MAX_UNION_SIZE}}
+    for_all = {"train": features}
+    write_features(path_of(folder, "features"), for_all, {"train": ids}, backbone="vit")
+    of = open_store(path_of(folder, "features"), kind="features")
+    for kind in arrays:
+        if kind in stages:
+            write_derived(
+                path_of(folder, kind),
+                kind,
+                arrays[kind],
+                of=of,
+                parameters=parameters | added.get(kind, {}),
+            )
+    if "features" not in stages:
+        path_of(folder, "features").unlink()
+    if "known_labels" in stages:
+        known = known_labels(n_images) if labeled else np.full(n_images, -1, dtype=np.int64)
+        write_known_labels(path_of(folder, "known_labels"), known, ids)
+    return folder
+
+
+def path_of(folder: Path, kind: str) -> Path:
+    return folder / f"{kind}.zarr" / "zarr.json"
+
+
+def write_images(root: Path, ids: Sequence[str]) -> None:
+    """Photos of one color each, two of them in turn wide and high."""
+    for row, image_id in enumerate(ids):
+        (root / image_id).parent.mkdir(parents=True, exist_ok=True)
+        color = (5 * row, 255 - 5 * row, 128)
+        Image.new("RGB", (30, 20) if row % 2 else (20, 30), color).save(root / image_id)

@@ -1,1 +1,0 @@
-"""Figures, contact sheets and tables of a finished experiment."""

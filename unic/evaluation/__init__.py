@@ -1,0 +1,1 @@
+"""Scores: all that reads true labels but the report's figures."""

@@ -1,0 +1,186 @@
+"""How well clusters agree with classes: ACC, NMI, AMI, ARI, and All / Old / New for GCD."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
+
+
+class ClusteringScores(NamedTuple):
+    """Agreement of clusters and classes; 1 is perfect, chance is 0 for ``ami`` and ``ari``."""
+
+    acc: float
+    nmi: float
+    ami: float
+    ari: float
+
+
+class GcdScores(NamedTuple):
+    """Accuracy over all images, those of old classes and those of new classes, in [0, 1]."""
+
+    all: float
+    old: float
+    new: float
+
+
+def match_clusters(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pair clusters with classes one to one so that most images agree (Hungarian method).
+
+    The square table has ``max(clusters, classes)`` rows; a cluster paired with no real class
+    counts as wrong for all its images.
+
+    Args:
+        labels: Shape ``(n,)``, true classes, ``>= 0``.
+        predictions: Shape ``(n,)``, clusters, ``>= 0``.
+
+    Returns:
+        Shape ``(max(clusters, classes),)``: the class that each cluster stands for.
+
+    Raises:
+        ValueError: If the arrays differ in length, are empty, or hold a negative number.
+    """
+    _check(labels, predictions)
+    size = int(max(labels.max(), predictions.max())) + 1
+    table = np.bincount(predictions * size + labels, minlength=size * size).reshape(size, size)
+    clusters, classes = linear_sum_assignment(table, maximize=True)
+    matching = np.empty(size, dtype=np.int64)
+    matching[clusters] = classes
+    return matching
+
+
+def cluster_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
+    """Share of images whose cluster is paired with their class by :func:`match_clusters`."""
+    return float((match_clusters(labels, predictions)[predictions] == labels).mean())
+
+
+def clustering_scores(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64]
+) -> ClusteringScores:
+    """Score clusters against classes (paper, Table 1; NMI with the arithmetic mean).
+
+    Args:
+        labels: Shape ``(n,)``, true classes, ``>= 0``.
+        predictions: Shape ``(n,)``, clusters, ``>= 0``.
+
+    Raises:
+        ValueError: If the arrays differ in length, are empty, or hold a negative number.
+    """
+    return ClusteringScores(
+        acc=cluster_accuracy(labels, predictions),
+        nmi=float(normalized_mutual_info_score(labels, predictions)),
+        ami=float(adjusted_mutual_info_score(labels, predictions)),
+        ari=float(adjusted_rand_score(labels, predictions)),
+    )
+
+
+def gcd_accuracy(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64], *, is_old: NDArray[np.bool_]
+) -> GcdScores:
+    """Accuracy of generalized category discovery (paper, Table 2; "v2" of the literature).
+
+    One Hungarian matching over all images; Old and New count the images of old and new classes
+    under that same matching. Pass the unlabeled images only: labeled ones are never scored.
+
+    Args:
+        labels: Shape ``(n,)``, true classes, ``>= 0``.
+        predictions: Shape ``(n,)``, clusters, ``>= 0``.
+        is_old: Shape ``(n,)``, whether the image's true class is one of the old classes.
+
+    Raises:
+        ValueError: If the arrays differ in length, or no image is of an old or of a new class.
+    """
+    if is_old.shape != labels.shape:
+        raise ValueError(f"is_old must have the shape of labels {labels.shape}, got {is_old.shape}")
+    if is_old.all() or not is_old.any():
+        raise ValueError(
+            f"unlabeled images must be of old and of new classes, got {int(is_old.sum())} old "
+            f"and {int((~is_old).sum())} new"
+        )
+    matched = match_clusters(labels, predictions)[predictions] == labels
+    return GcdScores(
+        all=float(matched.mean()),
+        old=float(matched[is_old].mean()),
+        new=float(matched[~is_old].mean()),
+    )
+
+
+def _check(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> None:
+    if labels.ndim != 1 or labels.shape != predictions.shape or labels.size == 0:
+        raise ValueError(
+            "labels and predictions must be non-empty, one-dimensional and of one length, got "
+            f"{labels.shape} and {predictions.shape}"
+        )
+    for name, array in (("labels", labels), ("predictions", predictions)):
+        if array.min() < 0:
+            row = int(array.argmin())
+            raise ValueError(f"{name} must be >= 0, got {int(array[row])} in row {row}")
+
+
+def count_clusters(clusters: NDArray[np.int64], *, n_clusters: int) -> NDArray[np.int64]:
+    """Return the number of images in each cluster, shape ``(n_clusters,)``.
+
+    Raises:
+        ValueError: If a cluster is not in ``[0, n_clusters)``.
+    """
+    if clusters.size and not 0 <= clusters.min() <= clusters.max() < n_clusters:
+        raise ValueError(
+            f"clusters must be at least 0 and below n_clusters={n_clusters}, "
+            f"got {clusters.min()} to {clusters.max()}"
+        )
+    return np.bincount(clusters, minlength=n_clusters).astype(np.int64)
+
+
+def cross_tabulate(
+    labels: NDArray[np.int64],
+    clusters: NDArray[np.int64],
+    *,
+    n_classes: int | None = None,
+    n_clusters: int,
+) -> NDArray[np.int64]:
+    """Count the images of each class in each cluster, shape ``(n_classes, n_clusters)``.
+
+    Args:
+        labels: Shape ``(n,)``, the class of each image, ``>= 0``.
+        clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
+        n_classes: Rows, or None for as many as the labels ask for.
+        n_clusters: Columns.
+
+    Raises:
+        ValueError: If lengths differ, there is no image, or a value is out of range.
+    """
+    if len(labels) != len(clusters) or len(labels) == 0:
+        raise ValueError(
+            f"labels and clusters must be of one length above 0, "
+            f"got {len(labels)} and {len(clusters)}"
+        )
+    n_rows = int(labels.max()) + 1 if n_classes is None else n_classes
+    if not 0 <= labels.min() <= labels.max() < n_rows:
+        raise ValueError(
+            f"labels must be at least 0 and below n_classes={n_rows}, "
+            f"got {labels.min()} to {labels.max()}"
+        )
+    count_clusters(clusters, n_clusters=n_clusters)  # refuses a cluster out of range
+    flat = np.bincount(labels * n_clusters + clusters, minlength=n_rows * n_clusters)
+    return flat.reshape(n_rows, n_clusters).astype(np.int64)  # (n_classes, n_clusters)
+
+
+def align_clusters(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Order classes and clusters by the one-to-one matching that covers most images (Hungarian).
+
+    Args:
+        counts: Images per class and cluster, shape ``(n_classes, n_clusters)``.
+
+    Returns:
+        The classes, shape ``(n_classes,)``, and the clusters, shape ``(n_clusters,)``: position
+        i of both is a pair; what has no partner comes last, in order of its number.
+    """
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    left_rows = np.setdiff1d(np.arange(counts.shape[0]), rows)
+    left_columns = np.setdiff1d(np.arange(counts.shape[1]), columns)
+    return np.concatenate([rows, left_rows]), np.concatenate([columns, left_columns])

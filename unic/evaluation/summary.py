@@ -1,0 +1,143 @@
+"""The summary of an experiment, metrics.json, and the predictions that its report shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import unic
+from unic.evaluation.scores import Scores, Truth
+from unic.images.index import Skipped
+from unic.storage.stores import Store
+
+_N_NAMED = 10  # skipped images that are named; the index has all
+RUN_ONCE = ("simgcd",)  # its seed is that of the pretraining, whatever the seeds of the experiment
+
+
+class Shown(NamedTuple):
+    """The predictions that a report shows: one seed, one split."""
+
+    predictions: pd.DataFrame
+    labels: NDArray[np.int64] | None
+    class_names: list[str] | None
+    seed: int
+    split: str
+
+
+def summarize(
+    scores: Mapping[str, Scores],
+    truth: Truth,
+    positives: Store,
+    *,
+    experiment: str,
+    n_clusters: int,
+    seeds: Sequence[int],
+    stage_owners: Mapping[str, str],
+    skipped: Sequence[Skipped] = (),
+) -> dict[str, Any]:
+    """Gather what an experiment found: mean, std and values over seeds of every method.
+
+    Args:
+        scores: Method to seed to split to name to value.
+        truth: Truth about the images.
+        positives: Store of cleaned neighbors.
+        experiment: Name of the experiment.
+        n_clusters: K.
+        seeds: The seeds, in the order of the values.
+        stage_owners: Stage to the experiment whose folder holds its result.
+        skipped: Images that could not be decoded and were left out.
+    """
+    parameters = positives.attributes["parameters"]
+    return {
+        "experiment": experiment,
+        "task": "gcd" if truth.is_gcd else "clustering",
+        "version": unic.__version__,
+        "n_images": {split: len(ids) for split, ids in truth.image_ids.items()},
+        "n_skipped": len(skipped),
+        "skipped": [image._asdict() for image in skipped[:_N_NAMED]],
+        "n_clusters": n_clusters,
+        "n_classes": len(truth.class_names) or None,
+        "n_labeled": int(truth.is_labeled.sum()),
+        "seeds": list(seeds),
+        "methods": {m: summarize_seeds(s, _seeds_of(m, s, seeds)) for m, s in scores.items()},
+        "neighbors": {
+            "n_neighbors": parameters["n_neighbors"],
+            "far_rank": parameters["far_rank"],
+            "engine": parameters["mining"]["engine"],
+            "recall": parameters["mining"]["recall"],
+            "far_share": far_share(parameters["mining"]),
+            "max_union_size": parameters["max_union_size"],
+            "quantile": parameters["quantile"],
+            "clean_fraction": float(positives.read("is_clean").mean()),
+            "reciprocity": float(positives.read("reciprocity").mean(dtype=float)),
+            "neighbor_purity": _neighbor_purity(positives, truth),
+        },
+        "stage_owners": dict(stage_owners),
+    }
+
+
+def far_share(mining: Mapping[str, Any]) -> float:
+    """Share of the far sets that a bound of the far radius leaves, measured on some rows.
+
+    Args:
+        mining: What a store of neighbors keeps of how the pass went; 1 where the radius is exact.
+    """
+    sampled = mining.get("far_sampled", 0)
+    return mining["far_kept"] / sampled if sampled else 1.0
+
+
+def summarize_seeds(scores: Scores, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Mean, standard deviation (``n - 1``; 0 of a single seed) and values over seeds.
+
+    Args:
+        scores: Seed to split to name to value.
+        seeds: Which seeds, in which order.
+
+    Returns:
+        Split to name to ``mean``, ``std`` and ``values``.
+    """
+    each = [scores[str(seed)] for seed in seeds]
+    return {
+        split: {name: _mean_and_std([of_seed[split][name] for of_seed in each]) for name in names}
+        for split, names in each[0].items()
+    }
+
+
+def choose_shown(predictions: pd.DataFrame, truth: Truth) -> Shown:
+    """Take the split that the protocol scores: test, unlabeled for GCD, else train."""
+    split = "test" if "test" in truth.image_ids and not truth.is_gcd else "train"
+    rows = predictions[predictions["split"] == split].reset_index(drop=True)
+    labels = None if truth.labels is None else truth.labels[split]
+    if truth.is_gcd:
+        rows = rows[~truth.is_labeled].reset_index(drop=True)
+        labels = labels[~truth.is_labeled] if labels is not None else None
+    return Shown(
+        predictions=rows,
+        labels=labels,
+        class_names=truth.class_names or None,
+        seed=int(predictions["seed"].iloc[0]),
+        split="unlabeled" if truth.is_gcd else split,
+    )
+
+
+def _neighbor_purity(positives: Store, truth: Truth) -> float | None:
+    """Share of the kept neighbors, the images themselves not counted, of the image's class."""
+    if truth.labels is None:
+        return None
+    kept = positives.read("indices")[positives.read("is_clean")]  # (c, k), itself first
+    if kept.shape[1] < 2 or not len(kept):
+        return None
+    labels = truth.labels["train"]
+    return float((labels[kept[:, 1:]] == labels[kept[:, :1]]).mean())
+
+
+def _seeds_of(method: str, scores: Scores, seeds: Sequence[int]) -> Sequence[int]:
+    """The seeds, or the own one of a method that is run once."""
+    return [int(seed) for seed in scores] if method in RUN_ONCE else seeds
+
+
+def _mean_and_std(values: Sequence[float]) -> dict[str, Any]:
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "std": std, "values": list(values)}

@@ -1,0 +1,1 @@
+"""Images: listed, split, decoded, prepared as views, batched."""

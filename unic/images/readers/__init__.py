@@ -1,0 +1,1 @@
+"""Data sets on disk: which images there are and, apart from these, their true classes."""

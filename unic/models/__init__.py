@@ -1,0 +1,1 @@
+"""Networks: backbones, heads, classifiers, and their weights."""

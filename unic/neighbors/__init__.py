@@ -1,0 +1,1 @@
+"""Neighbors: mined, cleaned, and the far images that negatives are drawn from."""

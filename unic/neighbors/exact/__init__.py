@@ -1,0 +1,1 @@
+"""The exact pass over all distances, on a CPU and on GPUs."""

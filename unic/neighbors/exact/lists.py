@@ -1,0 +1,450 @@
+"""What a pass keeps of each row: images that may be near, and those about the far rank.
+
+A tile holds the products of centered features of some rows and some columns, and serves both: for
+row ``i`` images are ordered by ``x_ij = |a_j|^2 / 2 - a_i . a_j``, for column ``j`` by ``x_ji``.
+Either is half the squared distance, less a constant.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from unic.neighbors.exact.vectors import LANES, pack
+
+_ROOM = 96  # entries that a list gains before it is cut back
+_STEPS = 65  # of the images seen, at which the widest margin is looked for
+_STRETCH = 64  # columns between which those below a window are counted
+_BISECTIONS = 50  # they tell all but ties apart
+_ROUNDING = np.float32(2.0**-22)  # over that of distances to special features
+_DEVIATIONS = 4.0  # of the rank of the far radius among the images seen so far
+
+
+class Side(NamedTuple):
+    """What is known of ``b`` images beside products, see the operand."""
+
+    scales: NDArray[np.float32]  # (b,)
+    half_norms: NDArray[np.float32]  # (b,), from below
+    tops: NDArray[np.float32]  # (b,), the same from above
+    norms: NDArray[np.float32]  # (b,)
+    errors: NDArray[np.float32]  # (b,)
+
+
+class FarRank(NamedTuple):
+    """The place of the far radius in each row."""
+
+    rank: int  # tau_2 of the paper
+    n_images: int  # that are read in tiles
+    n_doubtful: int  # images about it that estimates may put on the wrong side, as a rule
+    is_bound: bool  # whether windows are of upper bounds of x
+    weights: NDArray[np.int64]  # (s,), images of each special feature
+
+
+class NearLists(NamedTuple):
+    """Images that may be among the nearest of each of ``m`` rows."""
+
+    values: NDArray[np.float32]  # (m, w), lower bounds of x
+    columns: NDArray[np.int32]  # (m, w)
+    counts: NDArray[np.int32]  # (m,)
+    cuts: NDArray[np.float32]  # (m,), no image left out has a lower bound under it
+    reaches: NDArray[np.float32]  # (m,), how far x may exceed its lower bound
+
+
+class FarWindows(NamedTuple):
+    """Images about the far rank of each of ``m`` rows."""
+
+    values: NDArray[np.float32]  # (m, w), estimates of x, or upper bounds
+    columns: NDArray[np.int32]  # (m, w)
+    counts: NDArray[np.int32]  # (m,)
+    lows: NDArray[np.float32]  # (m,), those left out below are at most here
+    highs: NDArray[np.float32]  # (m,), those left out above are at least here
+    below: NDArray[np.int32]  # (m,), images left out below
+    specials: NDArray[np.float32]  # (m, s), x of special features
+    slacks: NDArray[np.float32]  # (m,), how near to those of interest others must be kept
+
+
+class _Scratch(NamedTuple):
+    """Room for one row of a tile of ``c`` columns, padded to whole vectors where packed."""
+
+    products: NDArray[np.float32]  # (c,)
+    spreads: NDArray[np.float32]  # (c,), bounds of the error
+    estimates: NDArray[np.float32]  # (c,)
+    listed: NDArray[np.float32]  # (c',), NaN where of no interest
+    hits: NDArray[np.float32]  # (c' + 16,), the others
+    places: NDArray[np.int32]  # (c' + 16,)
+
+
+def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
+    """Empty lists that hold the ``n_kept`` least lower bounds, and some more for a while."""
+    n_rows = len(reaches)
+    shape = (n_rows, n_kept + _ROOM)
+    return NearLists(
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.int32),
+        np.zeros(n_rows, dtype=np.int32),
+        np.full(n_rows, np.inf, dtype=np.float32),
+        reaches,
+    )
+
+
+def far_windows(
+    specials: NDArray[np.float32], slacks: NDArray[np.float32], far_rank: FarRank
+) -> FarWindows:
+    """Empty windows wide enough for the drift of the far rank, see :func:`scan`.
+
+    Args:
+        specials: Shape ``(m, s)``, ``x`` of special features in each of the ``m`` rows.
+        slacks: Shape ``(m,)``, how near to a special feature at the far rank others must be kept.
+        far_rank: What the windows look for.
+    """
+    n_rows = len(specials)
+    steps = np.linspace(0.0, far_rank.n_images, _STEPS, dtype=np.int64)
+    margin = max(_margin(n_seen, far_rank) for n_seen in steps)
+    shape = (n_rows, 2 * (margin + LANES) + _ROOM)
+    return FarWindows(
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.int32),
+        np.zeros(n_rows, dtype=np.int32),
+        np.full(n_rows, -np.inf, dtype=np.float32),
+        np.full(n_rows, np.inf, dtype=np.float32),
+        np.zeros(n_rows, dtype=np.int32),
+        specials,
+        slacks,
+    )
+
+
+@njit(nogil=True, cache=True)
+def scan(
+    high: NDArray[np.int32],
+    low: NDArray[np.int32],
+    low_weight: np.float32,
+    rows: Side,
+    columns: Side,
+    near: NearLists,
+    far: FarWindows,
+    first_row: int,
+    first_column: int,
+    is_for_columns: bool,
+    n_row_seen: int,
+    n_column_seen: int,
+    n_neighbors: int,
+    n_kept: int,
+    far_rank: FarRank,
+) -> None:
+    """Read a tile once: list what may be near and what lies about the far rank.
+
+    Images come in random order, so that the share of them inside the far radius is known closely
+    all along: a window of about ``4 sqrt(far_rank)`` images about the expected rank holds the one
+    sought (Munro and Paterson, 1980); those left out are counted, on either side.
+
+    Args:
+        high: Shape ``(b, c)``, int32 or float32, products of rows and columns.
+        low: Same shape and dtype, their finer digits; or ``(0, 0)``.
+        low_weight: What the finer digits are worth.
+        rows: The ``b`` images of the rows.
+        columns: The ``c`` images of the columns.
+        near: Lists of the rows, and of the columns if the tile is for them too.
+        far: Windows of the same, or of none to skip them.
+        first_row: Row of ``near`` and ``far`` that the tile's rows start at.
+        first_column: Image that the columns start at, and row of ``near`` and ``far``.
+        is_for_columns: Whether the columns have lists; the rows are then images ``first_row`` on.
+        n_row_seen: Images that the rows have seen in tiles before.
+        n_column_seen: Images that the columns have seen in tiles before.
+        n_neighbors: tau_1 of the paper.
+        n_kept: Length that the near lists are cut back to, where bounds do not tell more.
+        far_rank: What the windows look for.
+    """
+    n_columns = high.shape[1]
+    n_padded = -(-n_columns // LANES) * LANES
+    scratch = _Scratch(
+        np.empty(n_columns, dtype=np.float32),
+        np.empty(n_columns, dtype=np.float32),
+        np.empty(n_columns, dtype=np.float32),
+        np.full(n_padded, np.nan, dtype=np.float32),
+        np.empty(n_padded + LANES, dtype=np.float32),
+        np.empty(n_padded + LANES, dtype=np.int32),
+    )
+    has_far = len(far.counts) > 0
+    for r in range(len(high)):
+        row = first_row + r
+        fine = low[r if len(low) > 0 else 0 : r + 1 if len(low) > 0 else 0]
+        _multiply(high[r], fine, low_weight, rows, r, columns, scratch)
+        for c in range(n_columns):
+            scratch.estimates[c] = columns.half_norms[c] - scratch.products[c]
+        _list_near(near, row, first_column, n_neighbors, n_kept, scratch)
+        if has_far:
+            if far_rank.is_bound:
+                for c in range(n_columns):
+                    top = columns.tops[c] - scratch.products[c]
+                    scratch.estimates[c] = top + scratch.spreads[c]
+            _list_far(far, row, first_column, n_row_seen, far_rank, scratch)
+        if is_for_columns:
+            for c in range(n_columns):
+                scratch.estimates[c] = rows.half_norms[r] - scratch.products[c]
+            _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch)
+        if is_for_columns and has_far:
+            if far_rank.is_bound:
+                for c in range(n_columns):
+                    top = rows.tops[r] - scratch.products[c]
+                    scratch.estimates[c] = top + scratch.spreads[c]
+            n_seen = n_column_seen + r
+            _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch)
+
+
+@njit(cache=True)
+def order_statistic(values: NDArray[np.float32], place: int) -> float:
+    """The value at a place of the order, counted from 0."""
+    bound, _ = _thresholds(values, place + 1, place + 1, values[:0], values[:0])
+    n_under = 0
+    under, above = np.float32(-np.inf), np.float32(np.inf)
+    for c in range(len(values)):
+        if values[c] < bound:
+            n_under += 1
+            under = max(under, values[c])
+        else:
+            above = min(above, values[c])
+    return under if n_under > place else above
+
+
+@njit(cache=True)
+def _multiply(high, fine, weight, rows, r, columns, scratch):
+    """Products of one row with all columns, and how far off they may be."""
+    products, spreads = scratch.products, scratch.spreads
+    scale, norm, error = rows.scales[r], rows.norms[r], rows.errors[r]
+    if len(fine) > 0:
+        for c in range(len(high)):
+            digits = np.float32(high[c]) + weight * np.float32(fine[0, c])
+            products[c] = scale * (columns.scales[c] * digits)
+    else:
+        for c in range(len(high)):
+            products[c] = scale * (columns.scales[c] * np.float32(high[c]))
+    for c in range(len(high)):
+        spreads[c] = error * columns.norms[c] + norm * columns.errors[c]
+
+
+@njit(cache=True)
+def _list_near(near, row, first_column, n_neighbors, n_kept, scratch):
+    """List what may be near a row."""
+    _, spreads, estimates, listed, hits, places = scratch
+    values, columns, counts, cuts, _ = near
+    cut = cuts[row]
+    for c in range(len(estimates)):
+        bound = estimates[c] - spreads[c]
+        listed[c] = bound if bound <= cut else np.nan
+    n_hits, width = pack(listed, hits, places), values.shape[1]
+    for hit in range(n_hits):
+        if counts[row] == width:
+            _cut_near(near, row, n_neighbors, n_kept)
+        if hits[hit] <= cuts[row]:
+            count = counts[row]
+            values[row, count], columns[row, count] = hits[hit], first_column + places[hit]
+            counts[row] = count + 1
+
+
+@njit(cache=True)
+def _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch):
+    """List a row with the columns that it may be near to."""
+    _, spreads, estimates, listed, hits, places = scratch
+    values, columns, counts, cuts, _ = near
+    own_cuts = cuts[first_column : first_column + len(estimates)]
+    for c in range(len(estimates)):
+        bound = estimates[c] - spreads[c]
+        listed[c] = bound if bound <= own_cuts[c] else np.nan
+    n_hits, width = pack(listed, hits, places), values.shape[1]
+    for hit in range(n_hits):
+        column = first_column + places[hit]
+        if counts[column] == width:
+            _cut_near(near, column, n_neighbors, n_kept)
+        if hits[hit] <= cuts[column]:
+            count = counts[column]
+            values[column, count], columns[column, count] = hits[hit], row
+            counts[column] = count + 1
+
+
+@njit(cache=True)
+def _list_far(far, row, first_column, n_seen, far_rank, scratch):
+    """Put what lies about the far rank of a row into its window, and count what is below."""
+    _, _, estimates, listed, hits, places = scratch
+    values, columns, counts, lows, highs, below, _, _ = far
+    n_below = _mark(estimates, lows[row], highs[row], listed)
+    n_hits, count, width = pack(listed, hits, places), counts[row], values.shape[1]
+    if count + n_hits <= width:
+        for hit in range(n_hits):
+            values[row, count + hit] = hits[hit]
+            columns[row, count + hit] = first_column + places[hit]
+        counts[row] = count + n_hits
+        below[row] += n_below
+        return
+    for start in range(0, len(estimates), _STRETCH):  # what is below is known at each narrowing
+        part, first_start = listed[start : start + _STRETCH], first_column + start
+        stretch = estimates[start : start + _STRETCH]
+        below[row] += _mark(stretch, lows[row], highs[row], part)
+        for hit in range(pack(part, hits, places)):
+            if counts[row] == width:
+                _narrow(far, row, n_seen + start + len(stretch), far_rank)
+            if hits[hit] < lows[row]:
+                below[row] += 1
+            elif hits[hit] <= highs[row]:
+                count = counts[row]
+                values[row, count], columns[row, count] = hits[hit], first_start + places[hit]
+                counts[row] = count + 1
+
+
+@njit(cache=True)
+def _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch):
+    """Put a row into the windows of the columns at whose far rank it may be."""
+    _, _, estimates, listed, hits, places = scratch
+    values, columns, counts, _, _, _, _, _ = far
+    ends = slice(first_column, first_column + len(estimates))
+    lows, highs, below = far.lows[ends], far.highs[ends], far.below[ends]
+    for c in range(len(estimates)):
+        below[c] += estimates[c] < lows[c]
+        listed[c] = estimates[c] if lows[c] <= estimates[c] <= highs[c] else np.nan
+    width = values.shape[1]
+    for hit in range(pack(listed, hits, places)):
+        place, column = places[hit], first_column + places[hit]
+        if counts[column] == width:
+            _narrow(far, column, n_seen, far_rank)
+        if hits[hit] < lows[place]:
+            below[place] += 1
+        elif hits[hit] <= highs[place]:
+            count = counts[column]
+            values[column, count], columns[column, count] = hits[hit], row
+            counts[column] = count + 1
+
+
+@njit(cache=True)
+def _mark(estimates, low, high, listed):
+    """Copy the estimates from ``low`` to ``high``, NaN for others; count those below."""
+    n_below = 0
+    for c in range(len(estimates)):
+        n_below += estimates[c] < low
+        listed[c] = estimates[c] if low <= estimates[c] <= high else np.nan
+    return n_below
+
+
+@njit(cache=True)
+def _cut_near(near, row, n_neighbors, n_kept):
+    """Leave out what cannot be a neighbor, and as much more as it takes to make room.
+
+    The ``k``-th least ``x`` is at most the ``k``-th least lower bound and the reach.
+    """
+    values, columns = near.values[row], near.columns[row]
+    none = values[:0]
+    _, last = _thresholds(values, n_neighbors, n_neighbors + 4, none, none)
+    cut = last + near.reaches[row]
+    n_under = 0
+    for place in range(len(values)):
+        n_under += values[place] <= cut
+    if n_under > n_kept + LANES:
+        _, cut = _thresholds(values, n_kept, n_kept + LANES, none, none)
+    count, _ = _cut_back(values, columns, np.float32(-np.inf), cut)
+    if count < n_neighbors or count == len(values):  # too many ties: leave the row to others
+        count, cut = 0, np.float32(-np.inf)
+    near.counts[row], near.cuts[row] = count, cut
+
+
+@njit(cache=True)
+def _narrow(far, row, n_seen, far_rank):
+    """Leave out what is too far from the expected rank, and count it where it is below."""
+    values, columns, count = far.values[row], far.columns[row], far.counts[row]
+    low, high = far.lows[row], far.highs[row]
+    place = far_rank.rank * n_seen // far_rank.n_images - far.below[row]
+    margin = _margin(n_seen, far_rank)
+    specials, weights = _weigh_specials(far, row, n_seen, far_rank)
+    if place - margin > 0:
+        fewest = max(place - margin - LANES, 0)
+        low, _ = _thresholds(values, fewest, place - margin, specials, weights)
+    if place + margin < count + weights.sum():
+        most = place + margin + LANES
+        _, high = _thresholds(values, place + margin, most, specials, weights)
+    if len(far_rank.weights) > 0:  # either may be at a special feature, which may be at the rank
+        low -= far.slacks[row] + abs(low) * _ROUNDING
+        high += far.slacks[row] + abs(high) * _ROUNDING
+    count, n_below = _cut_back(values, columns, low, high)
+    if count == len(values):  # too many ties, as above
+        count, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
+    far.below[row] += n_below
+    far.counts[row], far.lows[row], far.highs[row] = count, low, high
+
+
+@njit(cache=True)
+def _weigh_specials(far, row, n_seen, far_rank):
+    """Special features under the largest value of a window, and the images that each stands for.
+
+    All of a special feature's images are known from the start, those read in tiles up to now
+    are a share of all: each weighs as much as that share of its images.
+    """
+    if len(far_rank.weights) == 0:
+        return far.values[row, :0], far.values[row, :0]
+    values, share = far.values[row], n_seen / far_rank.n_images
+    specials = np.empty(len(far_rank.weights) + 1, dtype=np.float32)
+    weights = np.empty(len(far_rank.weights) + 1, dtype=np.float32)
+    least, largest, count = values.min(), values.max(), 1
+    specials[0], weights[0] = -np.inf, 0.0  # all under the window count as one
+    for number in range(len(far_rank.weights)):
+        special = far.specials[row, number]
+        weight = np.float32(share * far_rank.weights[number])
+        if special < least:
+            weights[0] += weight
+        elif special < largest:
+            specials[count], weights[count] = special, weight
+            count += 1
+    return specials[:count], weights[:count]
+
+
+@njit(cache=True)
+def _thresholds(values, fewest, most, specials, weights):
+    """Find a bound under which between ``fewest`` and ``most`` of the values lie, by bisection.
+
+    Specials count as many times as their weights say. The bound is given twice. Where ties leave
+    none, the first has fewer under it, the second more.
+    """
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for c in range(len(values)):
+        low = min(low, values[c])
+        high = max(high, values[c])
+    for _ in range(_BISECTIONS):
+        middle = low + (high - low) * np.float32(0.5)
+        n_under = 0
+        for c in range(len(values)):
+            n_under += values[c] < middle
+        n_weighted = np.float64(n_under)
+        for number in range(len(specials)):
+            if specials[number] < middle:
+                n_weighted += weights[number]
+        if n_weighted < fewest:
+            low = middle
+        elif n_weighted > most:
+            high = middle
+        else:
+            return middle, middle
+    return low, high
+
+
+@njit(cache=True)
+def _cut_back(values, columns, low, high):
+    """Keep the values from ``low`` to ``high``; give their number and that of those below."""
+    kept, below = 0, 0
+    for place in range(len(values)):
+        value = values[place]
+        values[kept], columns[kept] = value, columns[place]
+        kept += low <= value <= high
+        below += value < low
+    return kept, below
+
+
+@njit(cache=True)
+def _margin(n_seen, far_rank):
+    """Ranks to keep on either side of the expected one, after ``n_seen`` images.
+
+    Of images seen in random order, those inside the far radius number ``far_rank n_seen / n`` on
+    average, hypergeometrically: kept are four standard deviations, and images that estimates may
+    put on the wrong side. A row that strays further is found out in the end and ranked anew.
+    """
+    inside, seen = far_rank.rank / far_rank.n_images, n_seen / far_rank.n_images
+    if len(far_rank.weights) > 0:
+        inside = min(inside, 0.5)  # of those in tiles; nobody knows it, this deviates most
+    deviation = np.sqrt(far_rank.n_images * inside * (1 - inside) * seen * (1 - seen))
+    return int(_DEVIATIONS * deviation + far_rank.n_doubtful * seen) + 8

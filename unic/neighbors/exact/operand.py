@@ -1,0 +1,213 @@
+"""Operands of the screening products: centered features in int8, int16 or float32, with bounds."""
+
+from collections.abc import Callable
+from functools import cache
+from time import thread_time
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unic.neighbors.exact import lists
+from unic.neighbors.exact.ranking import ExactRows
+from unic.neighbors.exact.specials import Specials
+from unic.neighbors.exact.threads import Room
+
+Precision = Literal["int8", "int16", "float32"]
+MAX_INT8_DIMS = 2**16  # beyond, sums of products of digits may pass 2^31
+BLOCK_SIZE = 768  # rows and columns of a tile: 2.4 MB of products
+_TIMED_IMAGES = 8192  # from which on it pays to time the libraries
+_PREPARED_ROWS = 4096  # centered in float64 at a time
+_FLOAT32 = 2.0**-24  # relative error of rounding to nearest
+_SAMPLED_ROWS = 32  # in which doubtful images are counted
+_MOST_DOUBTFUL = 1024  # that windows have room for: 16 KB a row
+_LARGEST = 127  # of an int8 digit, with either sign
+BASE = 254  # of digits from -127 to 127: the finer one is worth a 254th of the coarser
+
+
+class Operand:
+    """Centered features, shuffled, in the precision of the matrix products.
+
+    For images ``i`` and ``j`` let ``a`` be their features less the mean, times a power of two
+    that brings the largest entry to at most 1; ``u = 2^-24`` the relative error of rounding to
+    float32; ``M = max |a_j|``. Sought is the order of ``x_ij = |a_j|^2 / 2 - a_i . a_j``; computed
+    is ``v_ij = fl(fl(|a_j|^2 / 2) - g_ij)``, where ``g_ij`` stands for the product.
+
+    ``int8`` has ``a' = s q`` with whole numbers ``q`` from -127 to 127 and a scale ``s`` of each
+    image; ``g_ij = s_i s_j (q_i . q_j)``. ``int16`` has a second digit, ``a' = s (q + p / 254)``;
+    ``g_ij = s_i s_j (q_i . q_j + (q_i . p_j + p_i . q_j) / 254)``, three times the work.
+    ``float32`` has ``a' = fl(a)``.
+
+    Bound: ``v_ij - x_ij <= e_ij`` and ``x_ij - v_ij <= e_ij + 8 u |a_j|^2 / 2``, where
+    ``e_ij = errors[i] norms[j] + norms[i] errors[j]``, also after ``e_ij`` is subtracted from
+    ``v_ij`` in float32: then it is a lower bound of ``x_ij``.
+
+    Proof. With ``r = |a - a'|``, computed in float64, Cauchy-Schwarz on ``a_i . a_j - a'_i . a'_j =
+    (a_i - a'_i) . a_j + a'_i . (a_j - a'_j)`` gives ``r_i |a_j| + |a'_i| r_j``, and
+    ``|a'_i| <= |a_i| + r_i``. Whole numbers are multiplied and added up without error, as ``d`` is
+    at most 2^16. ``int16`` leaves out ``s_i s_j (p_i . p_j) / 254^2``, at most ``l_i l_j`` with
+    ``l = s |p| / 254``; for ``k = max l / |a|`` that is at most ``k (l_i |a_j| + |a_i| l_j) / 2``.
+    ``float32`` adds up ``d`` rounded products in any order, which is off by at most ``d u / (1 -
+    d u) |a'_i| |a'_j|`` (Higham, Accuracy and Stability of Numerical Algorithms, Section 3.1):
+    half of it goes to each of ``errors[i]`` and ``errors[j]``.
+
+    Roundings to float32: of the two products of digits, the weight, their sum and the two scalings
+    at most ``7 u |a'_i| |a'_j|``; of the difference and of subtracting ``e_ij``, itself rounded
+    thrice, at most ``2 u (|a_j|^2 / 2 + |a_i| |a_j|) + 4 u e_ij``; of ``|a_j|^2 / 2`` at most
+    ``u |a_j|^2 / 2``. So ``errors`` gain ``5 u |a|`` and 1 % for the terms of second order, and
+    ``half_norms`` are less by ``4 u |a_j|^2 / 2``, which makes up for the terms in it.
+
+    The same holds with the other sign: ``x_ij <= fl(v_ij + e_ij)`` where ``half_norms`` in ``v_ij``
+    are greater by ``4 u |a_j|^2 / 2`` instead of less, which are the ``tops``.
+
+    ``norms`` are not below ``2^-20 M``, so that the errors of float64 (``2^-53``) and of products
+    that underflow stay under the margins even for images at the mean.
+
+    Attributes:
+        order: Shape ``(n,)``, images in the order of the rows of the operand, not all of them where
+            some are set apart.
+        matrix: Shape ``(n, d)``; for ``int16`` ``(n, 2 d)``: coarse and fine digits.
+        sides: What tiles need beside the products, ``(n,)`` each.
+        half_norms: Shape ``(n,)``, float64, ``|a_j|^2 / 2``.
+        half_scale: What takes squared distances of the features to half those of ``a``.
+        is_by_numpy: Whether numpy's library multiplies float32 matrices, not torch's.
+    """
+
+    def __init__(
+        self, features: NDArray[np.float32], order: NDArray[np.int64], precision: Precision
+    ) -> None:
+        """Center, scale, shuffle and round the features."""
+        n_images, n_dims = len(order), features.shape[1]
+        self.features, self.order, self._n_dims = features, order, n_dims
+        self._has_fine = precision == "int16"
+        dtype = torch.float32 if precision == "float32" else torch.int8
+        self.matrix = torch.empty((n_images, (2 if self._has_fine else 1) * n_dims), dtype=dtype)
+        own = features if n_images == len(features) else features[np.sort(order)]  # (n, d)
+        mean = own.mean(axis=0, dtype=np.float64)  # (d,)
+        largest = float(np.maximum(own.max(axis=0) - mean, mean - own.min(axis=0)).max())
+        scale = 2.0 ** -np.ceil(np.log2(largest))
+        self.half_scale = float(scale**2 / 2)
+        scales = np.ones(n_images, dtype=np.float32)  # (n,)
+        norms, residuals, fine_norms = np.zeros((3, n_images))  # (n,) each
+        for start in range(0, n_images, _PREPARED_ROWS):
+            rows = slice(start, start + _PREPARED_ROWS)
+            centered = (features[order[rows]] - mean) * scale  # (p, d), float64
+            norms[rows] = np.linalg.norm(centered, axis=1)
+            if precision == "float32":
+                self.matrix[rows] = torch.from_numpy(centered).float()
+                centered -= self.matrix[rows].numpy()
+            else:
+                scales[rows] = _digit_scales(centered)
+                coarse = np.rint(centered / scales[rows, None])  # (p, d)
+                self.matrix[rows, :n_dims] = torch.from_numpy(coarse)
+                centered -= coarse * scales[rows, None]
+            if self._has_fine:
+                step = scales[rows, None] / np.float64(BASE)  # (p, 1)
+                fine = np.rint(centered / step)  # (p, d)
+                self.matrix[rows, n_dims:] = torch.from_numpy(fine)
+                fine_norms[rows] = np.linalg.norm(fine * step, axis=1)
+                centered -= fine * step
+            residuals[rows] = np.linalg.norm(centered, axis=1)
+        self.half_norms = np.square(norms) / 2  # (n,)
+        floored = np.maximum(norms, 2.0**-20 * norms.max())  # (n,)
+        errors = residuals + fine_norms * (fine_norms / floored).max() / 2
+        errors += _FLOAT32 * floored * (5 + (n_dims / 2 if precision == "float32" else 0))
+        self.sides = lists.Side(
+            scales,
+            (self.half_norms * (1 - 4 * _FLOAT32)).astype(np.float32),
+            (self.half_norms * (1 + 4 * _FLOAT32)).astype(np.float32),
+            np.nextafter(floored.astype(np.float32), np.float32(np.inf)),
+            (1.01 * errors).astype(np.float32),
+        )
+        bounded = (self.sides.norms, self.sides.errors, self.half_norms)
+        self._largest = tuple(float(values.max()) for values in bounded)
+        is_timed = precision == "float32" and n_images >= _TIMED_IMAGES
+        self.is_by_numpy = is_timed and _is_numpy_faster(n_dims)
+
+    def side(self, rows: slice | NDArray[np.int64]) -> lists.Side:
+        """What tiles need of some rows beside the products."""
+        return lists.Side(*(values[rows] for values in self.sides))
+
+    def slacks(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Twice the largest error ``(b,)`` of ``v`` in each of some rows."""
+        norms = self.sides.norms[rows].astype(np.float64)  # (b,)
+        errors = self.sides.errors[rows].astype(np.float64)  # (b,)
+        largest_norm, largest_error, largest_half_norm = self._largest
+        error = errors * largest_norm + norms * largest_error  # (b,)
+        return 2.02 * (error + 8 * _FLOAT32 * largest_half_norm)
+
+    def count_doubtful(self, far_rank: int, specials: Specials) -> int:
+        """Images on either side of a rank that the error may put on the other, as a rule.
+
+        Counted in some rows; where others have more, they may be left unsettled.
+        """
+        stride = -(-len(self.order) // _SAMPLED_ROWS)
+        positions = np.arange(0, len(self.order), stride)  # (b,)
+        rows = torch.from_numpy(np.searchsorted(specials.ordinary, self.order[positions]))
+        exact = ExactRows(specials.select(self.features), specials=specials)
+        found = exact.screen(rows)  # (b, n)
+        cuts = exact.cut(exact.with_specials(rows, found), far_rank).numpy()  # (b, 1)
+        screened = found.numpy()
+        slacks = self.slacks(positions)[:, None] / self.half_scale  # (b, 1)
+        n_inner = ((cuts - slacks <= screened) & (screened <= cuts)).sum(axis=1)  # (b,)
+        n_outer = ((cuts <= screened) & (screened <= cuts + slacks)).sum(axis=1)  # (b,)
+        return min(int(1.25 * np.maximum(n_inner, n_outer).max()) + 8, _MOST_DOUBTFUL)
+
+    def products(
+        self, rows: slice | torch.Tensor, columns: slice, room: "Room"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Products ``(b, c)`` and their finer digits, or ``(0, 0)``; they live until the next."""
+        left, right = self.matrix[rows], self.matrix[columns]  # (b, d) or (b, 2 d)
+        high, low = room.tiles(self.matrix.dtype, len(left), len(right), has_low=self._has_fine)
+        n_dims = self._n_dims
+        if self.is_by_numpy:
+            np.matmul(left.numpy(), right.numpy().T, out=high.numpy())
+        elif self.matrix.dtype == torch.float32:
+            torch.mm(left, right.T, out=high)
+        else:
+            torch._int_mm(left[:, :n_dims], right[:, :n_dims].T, out=high)
+        if self._has_fine:
+            swapped = room.swapped(right)  # (c, 2 d)
+            torch._int_mm(left, swapped.T, out=low)
+        return high, low
+
+
+@cache
+def has_int8() -> bool:
+    """Whether the processor multiplies int8 matrices fast, and adds the products up exactly."""
+    names = ("_is_vnni_supported", "_is_amx_tile_supported")
+    if not any(getattr(torch.cpu, name, bool)() for name in names):
+        return False
+    largest = torch.full((16, 1024), _LARGEST, dtype=torch.int8)  # units without it saturate
+    return bool((torch._int_mm(largest, -largest.T) == -1024 * _LARGEST**2).all())
+
+
+def _digit_scales(centered: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What a unit of the digits of each row ``(p, d)`` is worth, ``(p,)``; 1 for rows of zeros."""
+    scales = (np.abs(centered).max(axis=1) / _LARGEST).astype(np.float32)  # (p,)
+    scales = np.nextafter(scales, np.float32(np.inf))  # no digit exceeds the largest
+    scales[scales < np.finfo(np.float32).tiny] = 1.0
+    return scales
+
+
+@cache
+def _is_numpy_faster(n_dims: int) -> bool:
+    """Time a product by the libraries of torch (MKL as a rule) and numpy (OpenBLAS).
+
+    On an AMD EPYC the second was up to 20 % faster, on Intel Xeons the first.
+    """
+    left, right = torch.ones(BLOCK_SIZE, n_dims), torch.ones(BLOCK_SIZE, n_dims)
+    products = torch.empty(BLOCK_SIZE, BLOCK_SIZE)
+
+    def fastest(multiply: Callable[[], object]) -> float:
+        times = []
+        for _ in range(3):
+            start = thread_time()
+            multiply()
+            times.append(thread_time() - start)
+        return min(times)
+
+    by_torch = fastest(lambda: torch.mm(left, right.T, out=products))
+    by_numpy = fastest(lambda: np.matmul(left.numpy(), right.numpy().T, out=products.numpy()))
+    return by_numpy < by_torch

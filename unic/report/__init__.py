@@ -1,0 +1,1 @@
+"""The report of an experiment: its page, figures, contact sheets and tables."""

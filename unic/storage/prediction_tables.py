@@ -1,0 +1,37 @@
+"""Tables of predictions: which cluster each method gave to each image."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unic.storage.files import write_parquet
+
+COLUMNS = ["method", "seed", "split", "image_id", "cluster", "confidence"]
+
+
+def tabulate(
+    method: str,
+    seed: int,
+    ids: Mapping[str, Sequence[str]],
+    clusters: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float32]]],
+) -> pd.DataFrame:
+    """Put clusters and confidences of each split into a table of predictions.
+
+    Returns:
+        Columns ``method``, ``seed``, ``split``, ``image_id``, ``cluster``, ``confidence``.
+    """
+    parts = [
+        pd.DataFrame(
+            dict(zip(COLUMNS, (method, seed, split, list(ids[split]), *found), strict=True))
+        )
+        for split, found in clusters.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
+    """Write a table of predictions to Parquet, whole or not at all."""
+    write_parquet(path, predictions)

@@ -1,0 +1,1 @@
+"""Trainings: their inputs, pairs, losses and steps, and what a trained model predicts."""

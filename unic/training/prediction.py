@@ -1,0 +1,93 @@
+"""Clusters of images by a trained head."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unic.features.extraction import check_finite, extract_features, map_images
+from unic.images.images import Images
+from unic.images.views import View
+from unic.models.trained import Model
+
+
+class Prediction(NamedTuple):
+    """What a model says of ``n`` images."""
+
+    features: NDArray[np.float32]  # (n, d)
+    clusters: NDArray[np.int64]  # (n,)
+    confidence: NDArray[np.float32]  # (n,), in (0, 1]
+
+
+def predict_images(
+    model: Model,
+    images: Images,
+    view: View,
+    *,
+    batch_size: int,
+    device: torch.device,
+    n_workers: int = 1,
+) -> Prediction:
+    """Features and clusters of images, in one pass over these.
+
+    Args:
+        model: On any device; moved to ``device``.
+        images: The images.
+        view: Evaluation view.
+        batch_size: Images a batch.
+        device: Where the model runs.
+        n_workers: Threads that decode.
+
+    Raises:
+        ValueError: If an image cannot be decoded (names the file), or a feature is not finite
+            (names the image).
+    """
+    backbone, head = model.backbone.to(device), model.head.to(device)
+    if not head.reads_tokens:
+        features = extract_features(
+            images, backbone, view, batch_size=batch_size, device=device, n_workers=n_workers
+        )
+        return Prediction(features, *predict_clusters(head, features, device=device))
+
+    def compute(pixels: Tensor) -> Tensor:
+        features, tokens = backbone.features_and_tokens(backbone.prepare(pixels))
+        return torch.cat([features.float(), head(tokens.float())], dim=1)  # (b, d + c)
+
+    rows = map_images(
+        compute,
+        images,
+        view,
+        n_columns=backbone.n_dims + head.n_clusters,
+        batch_size=batch_size,
+        device=device,
+        n_workers=n_workers,
+    )
+    check_finite(rows, images)
+    features, logits = np.split(rows, [backbone.n_dims], axis=1)
+    return Prediction(np.ascontiguousarray(features), *_choose_clusters(torch.from_numpy(logits)))
+
+
+def predict_clusters(
+    head: nn.Module, features: NDArray[np.float32], *, device: torch.device
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The most probable cluster of each image and its probability (Eq. 5).
+
+    Args:
+        head: From features to logits, not one that reads tokens.
+        features: Shape ``(n, d)``, float32.
+        device: Where the head runs.
+
+    Returns:
+        Clusters ``(n,)`` int64 and probabilities ``(n,)`` float32 in (0, 1].
+    """
+    head = head.to(device)
+    with torch.inference_mode():  # not around the move: the head may be trained afterwards
+        logits = head(torch.from_numpy(features).to(device))  # (n, c)
+    return _choose_clusters(logits)
+
+
+def _choose_clusters(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    confidence, clusters = torch.softmax(logits, dim=1).max(dim=1)
+    return clusters.cpu().numpy(), confidence.cpu().numpy()

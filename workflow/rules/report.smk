@@ -1,0 +1,52 @@
+rule summarize:
+    input:
+        images=artifact("index_images", "images.parquet"),
+        labels=artifact("split_labels", "labels.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+        positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
+        scores="results/{experiment}/scores.json",
+        histories=artifact_of_seeds("finetune", "seed{seed}/history.csv"),
+        predictions=artifact_of_seeds("predict", "seed{seed}/predictions.parquet"),
+    output:
+        metrics="results/{experiment}/metrics.json",
+        report="results/{experiment}/report.html",
+        figures=directory("results/{experiment}/figures"),
+    log:
+        "logs/{experiment}/summarize.log",
+    benchmark:
+        "logs/{experiment}/summarize.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        n_clusters=value("n_clusters"),
+        seeds=value("seeds"),
+        stage_owners=owners,
+        code=script_digest("report/summarize.py"),
+    message:
+        "Summarizing {wildcards.experiment}"
+    script:
+        "../scripts/report/summarize.py"
+
+
+rule collect_table:
+    input:
+        metrics=metrics_of_table,
+    output:
+        markdown="results/tables/{table}.md",
+        csv="results/tables/{table}.csv",
+    log:
+        "logs/tables/{table}.log",
+    benchmark:
+        "logs/tables/{table}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        table=table,
+        experiments=experiments_of_table,
+        code=script_digest("report/collect_table.py"),
+    message:
+        "Collecting {wildcards.table} of the paper"
+    script:
+        "../scripts/report/collect_table.py"

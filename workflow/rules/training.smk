@@ -1,0 +1,144 @@
+rule pretrain:
+    input:
+        images=artifact("index_images", "images.parquet"),
+    output:
+        backbone="results/{experiment}/backbone.safetensors",
+        history="results/{experiment}/pretraining.csv",
+    log:
+        "logs/{experiment}/pretrain.log",
+    benchmark:
+        "logs/{experiment}/pretrain.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        name=value("backbone.name"),
+        options=value("backbone.options"),
+        pretraining=value("pretraining.neighbors"),
+        code=script_digest("training/pretrain.py"),
+    message:
+        "Training {params.name} on the images of {wildcards.experiment} without labels"
+    script:
+        "../scripts/training/pretrain.py"
+
+
+rule pretrain_simgcd:
+    input:
+        unpack(start_files),
+        unpack(token_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        backbone="results/{experiment}/simgcd/backbone.safetensors",
+        classifier="results/{experiment}/simgcd/classifier.safetensors",
+        history="results/{experiment}/simgcd/history.csv",
+    log:
+        "logs/{experiment}/pretrain_simgcd.log",
+    benchmark:
+        "logs/{experiment}/pretrain_simgcd.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        augmentation=value("pretraining.simgcd.augmentation"),
+        name=value("backbone.name"),
+        options=value("backbone.options"),
+        start=value("pretraining.simgcd.start"),
+        weights_digest=weights_digest(value("pretraining.simgcd.start")),
+        network=value("backbone.network"),
+        n_clusters=value("n_clusters"),
+        simgcd=simgcd_training,
+        code=script_digest("training/pretrain_simgcd.py"),
+    message:
+        "Training {params.name} by SimGCD on the images of {wildcards.experiment}"
+    script:
+        "../scripts/training/pretrain_simgcd.py"
+
+
+rule finetune:
+    input:
+        unpack(weight_files),
+        unpack(negative_files),
+        unpack(norm_files),
+        unpack(view_files),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+        positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        model="results/{experiment}/seed{seed}/model.safetensors",
+        history="results/{experiment}/seed{seed}/history.csv",
+    log:
+        "logs/{experiment}/seed{seed}/finetune.log",
+    benchmark:
+        "logs/{experiment}/seed{seed}/finetune.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=training_gpus,
+        device=value("machine.device"),
+        processes=value("machine.processes"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        augmentation=value("finetuning.augmentation"),
+        negatives=value("negatives.draw"),
+        pool=negative_pool,
+        weights=value("backbone.weights"),
+        weights_digest=weights_digest(value("backbone.weights")),
+        network=network,
+        model=model,
+        n_heads=value("finetuning.n_heads"),
+        finetuning=training,
+        snapshot_every=value("finetuning.snapshot_every"),
+        code=script_digest("training/finetune.py"),
+    message:
+        "Finetuning {wildcards.experiment}, seed {wildcards.seed}"
+    script:
+        "../scripts/training/finetune.py"
+
+
+rule predict:
+    input:
+        unpack(frozen_features),
+        unpack(decoded_files),
+        images=artifact("index_images", "images.parquet"),
+        model=artifact("finetune", "seed{seed}/model.safetensors"),
+    output:
+        predictions="results/{experiment}/seed{seed}/predictions.parquet",
+        features="results/{experiment}/seed{seed}/features.zarr/zarr.json",
+    log:
+        "logs/{experiment}/seed{seed}/predict.log",
+    benchmark:
+        "logs/{experiment}/seed{seed}/predict.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=gpus,
+        device=value("machine.device"),
+        batch_size=value("machine.batch_size"),
+    params:
+        data=value("data.name"),
+        root=value("data.root"),
+        view=view,
+        code=script_digest("training/predict.py"),
+    message:
+        "Predicting the clusters of {wildcards.experiment}, seed {wildcards.seed}"
+    script:
+        "../scripts/training/predict.py"

@@ -1,0 +1,56 @@
+"""Run the frozen trunk over some views of every image, or of a shard, or join the shards."""
+
+from unic.features.cached_views import extract_tokens, join_tokens
+from unic.images.augmentations import choose_augmentation
+from unic.images.decoded import open_pixels
+from unic.images.index import read_index
+from unic.images.loaders import ViewLoader
+from unic.images.views import View
+from unic.models.backbones import load_backbone
+from unic.models.heads import reads_tokens
+from unic.runtime.devices import choose_device, choose_precision
+from unic.runtime.jobs import job
+from unic.runtime.shards import read_shard
+from unic.storage.row_files import SHARD_ROWS
+
+with job(snakemake.log[0], threads=snakemake.threads):
+    ids = read_index(snakemake.input.images)["train"]
+    if "parts" in dict(snakemake.input.items()):
+        join_tokens(snakemake.output.header, snakemake.input.parts, ids)
+    else:
+        device = choose_device(snakemake.resources.device)
+        view = View(**snakemake.params.view)
+        backbone = load_backbone(
+            snakemake.params.name,
+            weights=snakemake.input.get("backbone", snakemake.params.weights),
+            network=snakemake.params.network,
+            options=snakemake.params.options,
+            image_size=view.image_size,
+            all_tokens=reads_tokens(snakemake.params.head),
+            is_frozen=snakemake.params.is_frozen,
+        )
+        extract_tokens(
+            snakemake.output.header,
+            ViewLoader(
+                open_pixels(
+                    snakemake.params.data,
+                    ids,
+                    root=snakemake.params.root,
+                    decoded=snakemake.input.get("decoded"),
+                ),
+                view,
+                augmentation=choose_augmentation(snakemake.params.augmentation),
+                n_workers=snakemake.threads,
+            ),
+            backbone,
+            n_views=snakemake.params.n_views,
+            dtype=snakemake.params.dtype,
+            batch_size=max(1, snakemake.resources.batch_size // snakemake.params.n_views),
+            seed=0,
+            precision=choose_precision(
+                snakemake.params.precision, device, is_transformer=backbone.is_transformer
+            ),
+            device=device,
+            parameters=dict(snakemake.params.items()),
+            rows=read_shard(snakemake.wildcards).rows(len(ids), multiple=SHARD_ROWS),
+        )

@@ -1,0 +1,23 @@
+"""Read true labels for evaluation, and keep apart those that training may know."""
+
+from unic.images.datasets import read_labels
+from unic.images.index import read_index, read_skipped
+from unic.images.splits import split_labels
+from unic.runtime.jobs import job
+from unic.storage.stores import write_known_labels, write_labels
+
+with job(snakemake.log[0]):
+    ids = read_index(snakemake.input.images)
+    annotations = read_labels(
+        snakemake.params.name,
+        ids,
+        root=snakemake.params.root,
+        label_file=snakemake.input.get("label_file"),
+        manifest=snakemake.input.get("manifest"),
+        skipped=[image.image_id for image in read_skipped(snakemake.input.images)],
+    )
+    split = split_labels(annotations, ids, gcd=snakemake.params.gcd)
+    write_labels(
+        snakemake.output.labels, split.labels, split.is_old, ids, class_names=split.class_names
+    )
+    write_known_labels(snakemake.output.known_labels, split.known_labels, ids["train"])

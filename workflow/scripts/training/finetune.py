@@ -1,0 +1,21 @@
+"""Train the last block and the head with positive and negative neighbors (Eqs. 5-9)."""
+
+from unic.runtime.jobs import job
+from unic.runtime.processes import run_together
+from unic.training.run import FinetuningRun, train
+
+with job(snakemake.log[0], threads=snakemake.threads):
+    run_together(
+        train,
+        FinetuningRun(
+            inputs=dict(snakemake.input.items()),
+            outputs=dict(snakemake.output.items()),
+            checkpoint=f"{snakemake.output.model}.checkpoint",
+            snapshots=f"{snakemake.output.model}.snapshots",
+            params=dict(snakemake.params.items()),
+            seed=int(snakemake.wildcards.seed),
+            device=snakemake.resources.device,
+            threads=snakemake.threads,
+        ),
+        n_processes=snakemake.resources.processes,
+    )
