@@ -27,7 +27,7 @@ from tests.tiny import (
     write_manifest,
     write_stanford_cars,
 )
-from unic.experiments import resolve_experiments
+from unic.experiments.settings import resolve_experiments
 from unic.features.cached_views import CachedViews
 from unic.features.token_layout import TokenLayout
 from unic.images.datasets import list_images, open_images, read_labels
@@ -199,7 +199,7 @@ CONFIG = {
         "second": {
             "base": "first",
             "seeds": [1, 2],
-            "finetuning": {"views": 2, "augmentation": "gcd"},
+            "views": {"n_views": 2, "augmentation": "gcd"},
         },
         "third": {
             "base": "second",
@@ -384,7 +384,7 @@ DESCRIPTION = {
     "image_size": 32,
     "n_clusters": 3,
     "head": "linear",
-    "head_norm": "none",
+    "head_norm": None,
     "head_width": 8,
 }
 

@@ -25,7 +25,7 @@ from tests.tiny import (
     write_stanford_cars,
     write_stl10,
 )
-from unic.experiments import resolve_experiments
+from unic.experiments.settings import resolve_experiments
 from unic.images.datasets import list_images, open_images, read_labels
 from unic.images.decoding import FORMATS, decode_image
 from unic.images.index import read_index, read_skipped, write_index
@@ -478,6 +478,12 @@ CASES: dict[str, Case] = {
     "unknown value of bad_images": config({"data": {"bad_images": "ignore"}})._replace(
         message="'ignore' is not one of ['error', 'skip']"
     ),
+    "key of an earlier version": config({"finetuning": {"views": 8}})._replace(
+        message="config: experiments.toy.finetuning.views is now views.n_views"
+    ),
+    '"off" as an earlier version spelled it': config(
+        {"finetuning": {"trainable": "none"}}
+    )._replace(message="config: experiments.toy.finetuning.trainable: none is now null"),
     "root that a shell would run": Case(
         nothing,
         lambda folder: list_images("folder", root=f"{folder}/$(touch {folder}/stolen)"),

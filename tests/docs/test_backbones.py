@@ -8,7 +8,7 @@ import pytest
 import timm
 import yaml
 
-from unic.experiments import resolve_experiments
+from unic.experiments.settings import resolve_experiments
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/howto/backbones.md").read_text("utf-8")

@@ -44,7 +44,9 @@ class StoppingLoader(ViewLoader):
             yield pixels
 
 
-def make_loader(augmentation: str = "warp", kind: type[ViewLoader] = ViewLoader) -> ViewLoader:
+def make_loader(
+    augmentation: str | None = "warp", kind: type[ViewLoader] = ViewLoader
+) -> ViewLoader:
     pixels = np.random.default_rng(0).integers(0, 255, (N_IMAGES, 32, 32, 3), dtype=np.uint8)
     view = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.2,) * 3)
     return kind(ArrayImages(IDS, pixels), view, augmentation=choose_augmentation(augmentation))
@@ -155,7 +157,7 @@ def _batched(output: TrunkOutput) -> TrunkOutput:
 
 def test_a_frozen_backbone_trains_nothing() -> None:
     backbone = make_backbone(is_frozen=True)
-    backbone.set_trainable("none")
+    backbone.set_trainable(None)
     with pytest.raises(ValueError, match="trainable must be none for a frozen backbone"):
         backbone.set_trainable("last_block")
 
@@ -231,9 +233,9 @@ def test_the_header_says_what_the_file_holds(extracted: Extracted) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
-@pytest.mark.parametrize("augmentation", ["none", "gcd", "scan", "warp"])
+@pytest.mark.parametrize("augmentation", [None, "gcd", "scan", "warp"])
 def test_the_batch_size_changes_no_view(
-    augmentation: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    augmentation: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_shards(monkeypatch, n_rows=8)
     backbone = make_backbone(name)

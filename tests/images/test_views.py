@@ -25,7 +25,7 @@ from unic.images.augmentations import (
 from unic.images.views import View, prepare_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-AUGMENTATIONS = ["none", "gcd", "scan", "warp"]
+AUGMENTATIONS = [None, "gcd", "scan", "warp"]
 
 
 def view(size: int = 32, crop_pct: float = 0.875) -> View:
@@ -43,7 +43,7 @@ def coordinates(size: int = 256) -> NDArray[np.uint8]:
 
 
 def prepare(
-    pixels: NDArray[np.uint8], augmentation: str, seed: int = 0, made_for: View | None = None
+    pixels: NDArray[np.uint8], augmentation: str | None, seed: int = 0, made_for: View | None = None
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return prepare_image(pixels, made_for or view(), choose_augmentation(augmentation), generator)
@@ -62,18 +62,18 @@ def test_evaluation_view_equals_torchvision(shape: tuple[int, int], crop_pct: fl
     pixels = noise(*shape)
     resize = Resize(round(32 / crop_pct), InterpolationMode.BICUBIC, antialias=True)
     expected = CenterCrop(32)(resize(torch.from_numpy(pixels).permute(2, 0, 1)))
-    assert torch.equal(prepare(pixels, "none", made_for=view(crop_pct=crop_pct)), expected)
+    assert torch.equal(prepare(pixels, None, made_for=view(crop_pct=crop_pct)), expected)
 
 
 def test_an_image_of_the_right_size_passes_unchanged() -> None:
     pixels = noise(32, 32)
     expected = torch.from_numpy(pixels).permute(2, 0, 1)
-    assert torch.equal(prepare(pixels, "none", made_for=view(crop_pct=1.0)), expected)
+    assert torch.equal(prepare(pixels, None, made_for=view(crop_pct=1.0)), expected)
 
 
 def test_warped_images_are_prepared_as_in_evaluation() -> None:
     pixels = noise(40, 60)
-    assert torch.equal(prepare(pixels, "warp", seed=5), prepare(pixels, "none"))
+    assert torch.equal(prepare(pixels, "warp", seed=5), prepare(pixels, None))
 
 
 # Laws of all views
@@ -81,13 +81,15 @@ def test_warped_images_are_prepared_as_in_evaluation() -> None:
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (5, 90), (90, 5), (32, 32), (60, 41)])
-def test_views_have_the_promised_shape_and_dtype(augmentation: str, shape: tuple[int, int]) -> None:
+def test_views_have_the_promised_shape_and_dtype(
+    augmentation: str | None, shape: tuple[int, int]
+) -> None:
     image = prepare(noise(*shape), augmentation)
     assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_views_leave_the_image_alone(augmentation: str) -> None:
+def test_views_leave_the_image_alone(augmentation: str | None) -> None:
     pixels = noise(40, 60)
     pixels.flags.writeable = False
     prepare(pixels, augmentation)
@@ -206,7 +208,7 @@ def test_the_papers_evaluation_view_equals_torchvision(shape: tuple[int, int]) -
     pixels = noise(*shape)
     resize = Resize(256, InterpolationMode.BICUBIC, antialias=True)
     expected = CenterCrop(224)(resize(torch.from_numpy(pixels).permute(2, 0, 1)))
-    assert torch.equal(prepare(pixels, "none", made_for=view(224)), expected)
+    assert torch.equal(prepare(pixels, None, made_for=view(224)), expected)
 
 
 def test_gcd_crops_are_every_window_of_the_resized_image() -> None:

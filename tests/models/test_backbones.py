@@ -170,30 +170,30 @@ def test_the_final_norm_is_trained_where_asked_for(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("test_resnet", "last_block"), ("vit_tiny_patch16_224", "none")]
+    ("name", "part"), [("test_resnet", "last_block"), ("vit_tiny_patch16_224", None)]
 )
-def test_refuses_a_final_norm_that_cannot_be_trained(name: str, part: str) -> None:
+def test_refuses_a_final_norm_that_cannot_be_trained(name: str, part: str | None) -> None:
     with pytest.raises(ValueError, match=f"train_final_norm must be false .*trainable={part}"):
         make(name).set_trainable(part, final_norm=True)
 
 
-@pytest.mark.parametrize("part", ["none", "last_block", "all"])
+@pytest.mark.parametrize("part", [None, "last_block", "all"])
 def test_gradients_reach_exactly_the_trainable_part(
-    part: str, family: tuple[Backbone, str, str]
+    part: str | None, family: tuple[Backbone, str, str]
 ) -> None:
     backbone, name, block = family
     backbone.zero_grad()
     backbone.set_trainable(part)
     features = backbone(images_for(name))
-    assert features.requires_grad is (part != "none")
-    if part != "none":
+    assert features.requires_grad is (part is not None)
+    if part is not None:
         weight = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
         (features * weight).sum().backward()
     names = {key for key, p in backbone.model.named_parameters() if p.grad is not None}
     trainable = {key for key, p in backbone.model.named_parameters() if p.requires_grad}
     every = {key for key, _ in backbone.model.named_parameters()}
     expected = {
-        "none": set(),
+        None: set(),
         "last_block": {key for key in every if key.startswith(f"{block}.")},
         "all": every,
     }[part]
@@ -207,8 +207,8 @@ def test_the_frozen_trunk_keeps_no_graph() -> None:
     assert not backbone.trunk(images_for("test_resnet")).requires_grad
 
 
-@pytest.mark.parametrize("part", ["none", "last_block", "all"])
-def test_running_statistics_stay_frozen_in_training(part: str) -> None:
+@pytest.mark.parametrize("part", [None, "last_block", "all"])
+def test_running_statistics_stay_frozen_in_training(part: str | None) -> None:
     backbone = make()
     before = {key: buffer.clone() for key, buffer in backbone.named_buffers()}
     backbone.set_trainable(part)

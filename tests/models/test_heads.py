@@ -35,7 +35,9 @@ def after_a_relu(n_images: int = 300, n_dims: int = 24) -> NDArray[np.float32]:
     return np.maximum(features, 0).astype(np.float32)
 
 
-def fitted(kind: str, norm: str, features: NDArray[np.float32], *, n_heads: int = 1) -> list[Head]:
+def fitted(
+    kind: str, norm: str | None, features: NDArray[np.float32], *, n_heads: int = 1
+) -> list[Head]:
     generator, n_dims = seeded(), features.shape[1]
     heads = [
         make_head(kind, n_dims, 5, width=16, generator=generator, norm=norm) for _ in range(n_heads)
@@ -65,7 +67,7 @@ def test_a_linear_head_is_one_product() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 @pytest.mark.parametrize("n_heads", [1, 3])
-def test_heads_together_are_each_alone(n_heads: int, kind: str, norm: str) -> None:
+def test_heads_together_are_each_alone(n_heads: int, kind: str, norm: str | None) -> None:
     generator = seeded()
     heads = [head.double() for head in fitted(kind, norm, after_a_relu(), n_heads=n_heads)]
     parameters = [parameter for head in heads for parameter in head.parameters()]
@@ -184,7 +186,7 @@ def test_a_scale_of_all_features_changes_no_logit_once_standardized(
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_norm_learns_nothing_and_draws_nothing(norm: str, kind: str) -> None:
     """What is trained, and where it starts, is the same with each norm."""
-    (head,), (plain,) = (fitted(kind, each, after_a_relu()) for each in (norm, "none"))
+    (head,), (plain,) = (fitted(kind, each, after_a_relu()) for each in (norm, None))
     for ours, theirs in zip(head.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     statistics = {"center": ["0.mean"], "standardize": ["0.mean", "0.scale"]}
@@ -241,14 +243,14 @@ def test_refuses_an_unknown_kind() -> None:
 
 
 def test_refuses_a_norm_that_it_does_not_have() -> None:
-    message = "head_norm must be none, rms, center or standardize, got layer"
+    message = "head_norm must be null, rms, center or standardize, got layer"
     with pytest.raises(ValueError, match=message):
         make_head("mlp", 64, 9, width=32, generator=seeded(), norm="layer")
 
 
 @pytest.mark.parametrize("norm", ["rms", *FITTED_NORMS])
 def test_refuses_a_norm_before_self_attention(norm: str) -> None:
-    with pytest.raises(ValueError, match="head_norm must be none with a self_attention head"):
+    with pytest.raises(ValueError, match="head_norm must be null with a self_attention head"):
         make_head("self_attention", 64, 9, width=32, generator=seeded(), norm=norm)
 
 

@@ -15,7 +15,7 @@ DESCRIPTIONS: list[dict[str, Any]] = [
         "image_size": 32,
         "n_clusters": 7,
         "head": "mlp",
-        "head_norm": "none",
+        "head_norm": None,
         "head_width": 16,
     },
     {
@@ -24,7 +24,7 @@ DESCRIPTIONS: list[dict[str, Any]] = [
         "image_size": 32,
         "n_clusters": 3,
         "head": "mlp",
-        "head_norm": "none",
+        "head_norm": None,
         "head_width": 8,
     },
 ]

@@ -28,18 +28,8 @@ KILLED = -9
 DATA = {"data": "folder", "view": VIEW, "code": "0"}
 BACKBONE = {"name": "test_vit", "options": {"img_size": 32}, "network": "auto"}
 BACKBONE |= dict.fromkeys(("weights", "start"), "a file")
-TOKENS = (
-    DATA
-    | BACKBONE
-    | {
-        "augmentation": "scan",
-        "n_views": 1,
-        "head": "mlp",
-        "is_frozen": False,
-        "dtype": "float16",
-        "precision": "float32",
-    }
-)
+VIEWS = {"augmentation": "scan", "n_views": 1, "dtype": "float16", "precision": "float32"}
+TOKENS = DATA | BACKBONE | {"views": VIEWS, "all_tokens": False, "is_frozen": False}
 SIMGCD = {
     "epochs": 3,
     "batch_size": 12,
@@ -63,7 +53,7 @@ TRAINED = (
         "pool": {"pool": "far", "labeled_share": 0.0, "exclude_known_same_label": True},
         "model": MODEL,
         "n_heads": 1,
-        "snapshot_every": 0,
+        "snapshot_every": None,
         "finetuning": FINETUNING | {"epochs": 3},
     }
 )

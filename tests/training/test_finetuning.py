@@ -57,7 +57,7 @@ COLUMNS = [
 ]
 
 
-def make_loader(augmentation: str = "none") -> ViewLoader:
+def make_loader(augmentation: str | None = None) -> ViewLoader:
     """Noise of four colors, a class each; a random backbone does not tell much more apart."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 90, size=(N_IMAGES, 8, 8, 3), dtype=np.uint8)
@@ -130,7 +130,7 @@ def weights_of(backbone: Backbone, head: Head) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().cpu() for name, tensor in named.items()}
 
 
-def changed_weights(name: str, trainable: str) -> tuple[set[str], set[str], set[str]]:
+def changed_weights(name: str, trainable: str | None) -> tuple[set[str], set[str], set[str]]:
     """Names of the weights that training changed, of the last block's, and of all."""
     backbone, head = make_model(name)
     before = weights_of(backbone, head)
@@ -232,7 +232,7 @@ def train_heads(
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_heads_on_a_frozen_backbone_learn_as_if_alone(momentum: float) -> None:
-    settings = replace(SETTINGS, trainable="none", epochs=3, entropy_momentum=momentum)
+    settings = replace(SETTINGS, trainable=None, epochs=3, entropy_momentum=momentum)
     together, history = train_heads([0, 1, 2], settings)
     alone = [train_heads([seed], settings) for seed in (0, 1, 2)]
     for ours, (theirs, _) in zip(together, alone, strict=True):
@@ -258,8 +258,8 @@ def test_heads_share_the_last_block() -> None:
 # Laws
 
 
-@pytest.mark.parametrize("augmentation", ["none", "warp", "scan"])
-def test_the_same_seed_gives_the_same_weights_and_history(augmentation: str) -> None:
+@pytest.mark.parametrize("augmentation", [None, "warp", "scan"])
+def test_the_same_seed_gives_the_same_weights_and_history(augmentation: str | None) -> None:
     # A second run may find the loader's images in memory already.
     loader, settings = make_loader(augmentation), replace(SETTINGS, epochs=1)
     first, second = (train(settings=settings, seed=3, loader=loader) for _ in range(2))
@@ -284,7 +284,7 @@ def test_training_leaves_the_global_generators_alone() -> None:
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 def test_trainable_none_changes_the_head_alone(name: str) -> None:
-    changed, _, _ = changed_weights(name, "none")
+    changed, _, _ = changed_weights(name, None)
     assert changed == {"head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"}
 
 
@@ -313,8 +313,8 @@ def test_running_statistics_stay() -> None:
         assert torch.equal(buffer, before[name]), name
 
 
-@pytest.mark.parametrize("trainable", ["none", "last_block"])
-def test_the_frozen_part_keeps_no_gradients(trainable: str) -> None:
+@pytest.mark.parametrize("trainable", [None, "last_block"])
+def test_the_frozen_part_keeps_no_gradients(trainable: str | None) -> None:
     backbone, _, _ = train(settings=replace(SETTINGS, trainable=trainable, epochs=1))
     block = {id(p) for p in backbone.block.parameters()} if trainable == "last_block" else set()
     assert all(p.grad is None for p in backbone.parameters() if id(p) not in block)
@@ -401,7 +401,7 @@ def test_a_constant_schedule_keeps_the_learning_rate() -> None:
 
 
 def test_accumulation_takes_a_step_with_the_mean_gradient() -> None:
-    settings = replace(SETTINGS, trainable="none", epochs=1, batch_size=16, weight_decay=0.0)
+    settings = replace(SETTINGS, trainable=None, epochs=1, batch_size=16, weight_decay=0.0)
     _, head, history = train(settings=replace(settings, accumulation=3))
     assert history["step"].tolist() == [2]  # three batches, and the one that is left
     reference_backbone, reference_head = make_model()
@@ -426,9 +426,9 @@ def test_accumulation_takes_a_step_with_the_mean_gradient() -> None:
 
 def test_clipping_scales_the_gradient() -> None:
     # Adam forgets the scale of the first gradient but for its epsilon of 1e-8.
-    free = first_step(replace(SETTINGS, trainable="none"))
-    wide = first_step(replace(SETTINGS, trainable="none", clip_norm=1e9))
-    tight = first_step(replace(SETTINGS, trainable="none", clip_norm=1e-12))
+    free = first_step(replace(SETTINGS, trainable=None))
+    wide = first_step(replace(SETTINGS, trainable=None, clip_norm=1e9))
+    tight = first_step(replace(SETTINGS, trainable=None, clip_norm=1e-12))
     start = weights_of(*make_model())
     name = "head.2.weight"
     assert torch.equal(free[name], wide[name])
@@ -436,7 +436,7 @@ def test_clipping_scales_the_gradient() -> None:
     assert (tight[name] - start[name]).abs().max() < 1e-6
 
 
-def used_clusters(norm: str) -> int:
+def used_clusters(norm: str | None) -> int:
     """Clusters of 20 that are used, where features after a ReLU have 20 classes, with momentum."""
     backbone = load_backbone(
         "test_vit", weights="random", options={"img_size": 32}, image_size=32, is_frozen=True
@@ -462,7 +462,7 @@ def used_clusters(norm: str) -> int:
         ),
         replace(
             SETTINGS,
-            trainable="none",
+            trainable=None,
             epochs=30,
             batch_size=100,
             learning_rate=3e-3,
@@ -476,16 +476,18 @@ def used_clusters(norm: str) -> int:
 
 @pytest.mark.parametrize(
     ("norm", "is_collapsed"),
-    [("none", True), ("rms", True), ("center", False), ("standardize", False)],
+    [(None, True), ("rms", True), ("center", False), ("standardize", False)],
 )
-def test_centered_features_do_not_collapse_with_momentum(norm: str, is_collapsed: bool) -> None:
+def test_centered_features_do_not_collapse_with_momentum(
+    norm: str | None, is_collapsed: bool
+) -> None:
     """Features that are not negative share a mean, along which a step moves all images."""
     n_used = used_clusters(norm)
     assert n_used < 10 if is_collapsed else n_used >= 18
 
 
 def test_the_past_enters_the_entropy_from_the_second_step_on() -> None:
-    settings = replace(SETTINGS, trainable="none", epochs=1, batch_size=32, learning_rate=0.05)
+    settings = replace(SETTINGS, trainable=None, epochs=1, batch_size=32, learning_rate=0.05)
     _, _, plain = train(settings=settings)
     history = train(settings=replace(settings, entropy_momentum=0.9))[2]
     assert history["loss_ent"].iloc[0] != plain["loss_ent"].iloc[0]
@@ -581,7 +583,7 @@ class KillingLoader(ViewLoader):
             yield pixels
 
 
-def killing_loader(augmentation: str, n_batches: int) -> KillingLoader:
+def killing_loader(augmentation: str | None, n_batches: int) -> KillingLoader:
     whole = make_loader()
     loader = KillingLoader(whole.images, whole.view, augmentation=choose_augmentation(augmentation))
     loader.left = n_batches
@@ -618,7 +620,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", key="k")
     expected = weights_of(*train(checkpoint=checkpoint)[:2])
-    again = weights_of(*train(loader=killing_loader("none", 0), checkpoint=checkpoint)[:2])
+    again = weights_of(*train(loader=killing_loader(None, 0), checkpoint=checkpoint)[:2])
     assert all(torch.equal(again[name], expected[name]) for name in expected)
 
 
@@ -658,9 +660,9 @@ def test_a_collapse_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "head_norm" not in caplog.text
 
 
-@pytest.mark.parametrize(("norm", "is_named"), [("none", True), ("rms", True), ("center", False)])
+@pytest.mark.parametrize(("norm", "is_named"), [(None, True), ("rms", True), ("center", False)])
 def test_a_collapse_with_momentum_is_logged_with_its_cure(
-    norm: str, is_named: bool, caplog: pytest.LogCaptureFixture
+    norm: str | None, is_named: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     backbone, weights = make_model()[0], torch.Generator().manual_seed(0)
     head = make_head("linear", backbone.n_dims, 4, width=0, generator=weights, norm=norm)

@@ -42,7 +42,7 @@ MODEL = {
     "image_size": 32,
     "n_clusters": N_CLASSES,
     "head": "mlp",
-    "head_norm": "none",
+    "head_norm": None,
     "head_width": 64,
 }
 VIEW = {"image_size": 32, "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -118,10 +118,10 @@ def make_run(
     files: Path,
     out: Path,
     *names: str,
-    augmentation: str = "scan",
-    snapshot_every: int = 0,
+    augmentation: str | None = "scan",
+    snapshot_every: int | None = None,
     n_heads: int = 1,
-    head_norm: str = "none",
+    head_norm: str | None = None,
     **settings: Any,
 ) -> FinetuningRun:
     names = ("images", "positives", "known_labels", *(names or ("negatives",)))
@@ -186,10 +186,10 @@ def test_a_run_leaves_a_model_and_a_history_and_learns(
 
 
 def test_the_head_of_the_lowest_loss_is_kept(files: Path, tmp_path: Path) -> None:
-    several = make_run(files, tmp_path / "several", n_heads=4, trainable="none", epochs=8)
+    several = make_run(files, tmp_path / "several", n_heads=4, trainable=None, epochs=8)
     train(several, ALONE)
     state, history = results(several)
-    one = make_run(files, tmp_path / "one", trainable="none", epochs=8)
+    one = make_run(files, tmp_path / "one", trainable=None, epochs=8)
     train(one, ALONE)
     first, _ = results(one)
     kept = history["head"].iloc[-1]
@@ -263,7 +263,7 @@ def test_a_frozen_backbone_trains_on_its_features(files: Path, tmp_path: Path) -
     """Whatever way features come, the training is the same."""
     folder = tmp_path / "files"
     with_features(files, folder, "frozen")
-    settings: dict[str, Any] = {"trainable": "none", "augmentation": "none", "n_heads": 2}
+    settings: dict[str, Any] = {"trainable": None, "augmentation": None, "n_heads": 2}
     ours = make_run(folder, tmp_path / "ours", "negatives", "frozen", **settings)
     theirs = make_run(files, tmp_path / "theirs", "negatives", **settings)
     for run in (ours, theirs):

@@ -16,7 +16,8 @@ SMALL: dict[str, Any] = {
     "backbone": {"name": "test_resnet", "weights": "random"},
     "neighbors": {"n_neighbors": 3, "far_rank": 12},
     "negatives": {"draw": "in_batch"},  # a stage less
-    "finetuning": {"epochs": 1, "head_width": 16, "batch_size": 10, "augmentation": "gcd"},
+    "views": {"augmentation": "gcd"},
+    "finetuning": {"epochs": 1, "head_width": 16, "batch_size": 10},
     "kmeans": {"n_restarts": 1},
     "machine": {"device": "cpu", "threads": 1},
 }

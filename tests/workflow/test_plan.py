@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.test_experiments import SCHEMA, read_config
+from tests.experiments.configurations import SCHEMA, read_config
 from tests.workflow.project import Project, copy_project
-from unic.experiments import resolve_experiments
+from unic.experiments.settings import resolve_experiments
 from unic.features.cached_views import CachedViews
 from unic.inspection.neighbors import inspect_images, open_artifacts
 from unic.inspection.sheets import read_pixels
@@ -107,7 +107,7 @@ def test_simgcd_goes_before_the_features_and_is_scored(fresh_project: Project) -
     assert planned["cluster_semi_supervised"] == planned["extract_features"] == 1
     assert "pretrain" not in planned
     assert "pretrain_simgcd" not in fresh_project.plan("results/digits_gcd/metrics.json")
-    cached = "finetuning: {views: 4}\n    backbone:\n      weights: pretrain\n    pretraining:"
+    cached = "views: {n_views: 4}\n    backbone:\n      weights: pretrain\n    pretraining:"
     edit(fresh_project, DIGITS, r"backbone:\n      weights: pretrain\n    pretraining:", cached)
     planned = fresh_project.plan("results/digits_gcd_simgcd/simgcd/classifier.safetensors")
     assert planned == {
@@ -121,7 +121,7 @@ def test_simgcd_goes_before_the_features_and_is_scored(fresh_project: Project) -
 def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(
     fresh_project: Project,
 ) -> None:
-    edit(fresh_project, "config/tiny.yaml", "epochs: 1", "views: 2\n      epochs: 1")
+    edit(fresh_project, "config/tiny.yaml", "seeds: ", "views: {n_views: 2}\n    seeds: ")
     settings = fresh_project.folder / "config/tiny.yaml"
     settings.write_text(settings.read_text() + "    negatives: {draw: in_batch}\n")
     planned = fresh_project.plan(TARGET, "results/tiny/seed0/progress.csv")
@@ -131,8 +131,8 @@ def test_cached_views_and_negatives_within_the_batch_have_their_own_inputs(
 
 
 def test_a_frozen_backbone_trains_on_features(fresh_project: Project) -> None:
-    frozen = "trainable: none\n      augmentation: none\n      epochs: 1"
-    edit(fresh_project, "config/tiny.yaml", "epochs: 1", frozen)
+    edit(fresh_project, "config/tiny.yaml", "epochs: 1", "trainable: null\n      epochs: 1")
+    edit(fresh_project, "config/tiny.yaml", "seeds: ", "views: {augmentation: null}\n    seeds: ")
     planned = fresh_project.plan(TARGET)
     assert planned["extract_features"] == planned["finetune"] == 1
     assert not planned.keys() & {"extract_tokens", "extract_views"}
@@ -144,8 +144,8 @@ def test_shards_give_the_artifacts_of_one_job(fresh_project: Project, tmp_path: 
     whole = copy_project(tmp_path / "whole")
     whole.run("results/digits/neighbors.zarr/zarr.json")
     edit(fresh_project, "config/config.yaml", "defaults:\n", "defaults:\n  shards: 2\n")
-    frozen = "trainable: none\n      views: 2\n      epochs: 1"
-    edit(fresh_project, "config/tiny.yaml", "epochs: 1", frozen)
+    edit(fresh_project, "config/tiny.yaml", "epochs: 1", "trainable: null\n      epochs: 1")
+    edit(fresh_project, "config/tiny.yaml", "seeds: ", "views: {n_views: 2}\n    seeds: ")
     targets = "results/digits/neighbors.zarr/zarr.json", "results/tiny/views.json"
     planned = fresh_project.plan(*targets)
     for stage in ("extract_features", "extract_views", "mine_neighbors"):

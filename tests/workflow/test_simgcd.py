@@ -23,7 +23,7 @@ experiments:
     kmeans: {n_restarts: 1, pixels: false}
   cached:
     base: tiny
-    finetuning: {views: 2}
+    views: {n_views: 2}
 """
 
 
@@ -63,7 +63,9 @@ def test_simgcd_starts_from_the_network_that_is_asked_for(
     views: str | int, fresh_project: Project
 ) -> None:
     text = SETTINGS.replace("simgcd: {epochs: 2}", "simgcd: {epochs: 2, start: full.pth}")
-    text = text.replace("head_width: 32}", f"head_width: 32, views: {views}, trainable: none}}")
+    text = text.replace(
+        "head_width: 32}", f"head_width: 32, trainable: null}}\n    views: {{n_views: {views}}}"
+    )
     base = "base: digits_gcd_simgcd\n"
     text = text.replace(base, f"{base}    backbone: {{network: student}}\n")
     (fresh_project.folder / "config" / "tiny.yaml").write_text(text)

@@ -122,7 +122,7 @@ def choose_augmentation(name: str | None) -> Augmentation:
     Raises:
         ValueError: If there is none of that name.
     """
-    if name is None or name == "none":
+    if name is None:
         return UNCHANGED
     if name not in AUGMENTATIONS:
         known = ", ".join(AUGMENTATIONS)

@@ -159,29 +159,29 @@ class Backbone(nn.Module):
         del mode
         return super().train(False)
 
-    def set_trainable(self, part: str, *, final_norm: bool = False) -> None:
-        """Let gradients reach ``none`` of the backbone, its ``last_block``, or ``all``.
+    def set_trainable(self, part: str | None, *, final_norm: bool = False) -> None:
+        """Let gradients reach nothing of the backbone, its ``last_block``, or ``all``.
 
         Args:
-            part: What is trained.
+            part: What is trained; None for nothing.
             final_norm: Whether the normalization after the last block is trained along with it.
 
         Raises:
             ValueError: If there is no such normalization, or nothing that it is trained with.
         """
-        if self.gives_features and part != "none":
-            raise ValueError(f"trainable must be none for a frozen backbone, got {part}")
+        if self.gives_features and part is not None:
+            raise ValueError(f"trainable must be null for a frozen backbone, got {part}")
         self.model.requires_grad_(part == "all")
         if part == "last_block":
             self.block.requires_grad_(True)
         if final_norm:
             self._set_final_norm_trainable(part)
 
-    def _set_final_norm_trainable(self, part: str) -> None:
+    def _set_final_norm_trainable(self, part: str | None) -> None:
         ends = [*self._after, *(getattr(self.model, name, None) for name in ("fc_norm", "head"))]
         modules = [module for end in ends if end is not None for module in end.modules()]
         norms = [module for module in modules if isinstance(module, NORMS)]
-        if part == "none" or not norms:
+        if part is None or not norms:
             raise ValueError(
                 "train_final_norm must be false where nothing of the backbone is trained or where "
                 f"it has no norm after its last block, got true for {type(self.model).__name__} "

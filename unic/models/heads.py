@@ -11,7 +11,7 @@ from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 HEAD_STD = 0.02
 PROJECTOR_WIDTH, PROJECTOR_DIMS = 2048, 256  # DINO, SimGCD
 HEAD_DIMS = 64  # least dims of an attention head, those of ViT-B
-NORMS = ("none", "rms", "center", "standardize")
+NORMS = (None, "rms", "center", "standardize")
 FITTED_NORMS = ("center", "standardize")  # by statistics of the training features
 _FIT_ROWS = 4096  # of features that are float64 at a time
 
@@ -99,7 +99,7 @@ class ClusterHead(nn.Sequential):
         *,
         width: int,
         generator: torch.Generator,
-        norm: str = "none",
+        norm: str | None = None,
     ):
         hidden, output = nn.Linear(n_dims, width), nn.Linear(width, n_clusters)
         super().__init__(*_make_norm(norm, n_dims), hidden, nn.GELU(), output)
@@ -120,7 +120,7 @@ class LinearHead(nn.Sequential):
     reads_tokens = False
 
     def __init__(
-        self, n_dims: int, n_clusters: int, *, generator: torch.Generator, norm: str = "none"
+        self, n_dims: int, n_clusters: int, *, generator: torch.Generator, norm: str | None = None
     ):
         super().__init__(*_make_norm(norm, n_dims), nn.Linear(n_dims, n_clusters))
         self.n_clusters = n_clusters
@@ -206,7 +206,7 @@ def make_head(
     *,
     width: int,
     generator: torch.Generator,
-    norm: str = "none",
+    norm: str | None = None,
 ) -> Head:
     """Draw a new head.
 
@@ -216,7 +216,7 @@ def make_head(
         n_clusters: Number of outputs.
         width: Hidden units of the perceptron; a linear head has none.
         generator: Source of the initial weights.
-        norm: What is done to features first: ``none``; ``rms`` to scale each to length
+        norm: What is done to features first: None; ``rms`` to scale each to length
             ``sqrt(n_dims)``; :class:`Center` or :class:`Standardize`, which are to be fitted by
             :func:`fit_norms` before the training.
 
@@ -228,9 +228,9 @@ def make_head(
     if kind == "mlp":
         return ClusterHead(n_dims, n_clusters, width=width, generator=generator, norm=norm)
     if kind == "self_attention":
-        if norm != "none":
+        if norm is not None:
             raise ValueError(
-                f"head_norm must be none with a self_attention head, which has its own, got {norm}"
+                f"head_norm must be null with a self_attention head, which has its own, got {norm}"
             )
         return SelfAttentionHead(n_dims, n_clusters, width=width, generator=generator)
     raise ValueError(f"head must be mlp, linear or self_attention, got {kind}")
@@ -299,9 +299,9 @@ def is_centered(head: Head) -> bool:
     return any(isinstance(module, Center) for module in head.modules())
 
 
-def _make_norm(norm: str, n_dims: int) -> list[nn.Module]:
+def _make_norm(norm: str | None, n_dims: int) -> list[nn.Module]:
     if norm not in NORMS:
-        raise ValueError(f"head_norm must be none, rms, center or standardize, got {norm}")
+        raise ValueError(f"head_norm must be null, rms, center or standardize, got {norm}")
     if norm == "rms":
         return [nn.RMSNorm(n_dims, eps=1e-12, elementwise_affine=False)]
     if norm == "center":

@@ -151,7 +151,7 @@ def _check_settings(settings: FinetuningSettings, views: Views, *, reads_tokens:
     if settings.lambda_con and reads_tokens:
         raise ValueError("lambda_con must be 0 with a head that reads all tokens")
     if settings.trainable == "all" and not isinstance(views, ViewLoader):
-        raise ValueError("trainable must be none or last_block with cached views, got all")
+        raise ValueError("trainable must be null or last_block with cached views, got all")
 
 
 def _check_epoch(row: dict[str, float], n_clusters: int, *, is_risky: bool) -> None:

@@ -39,7 +39,7 @@ class FinetuningRun:
             weights are a file.
         outputs: Files by name: ``model``, ``history``.
         checkpoint: File that is kept between the start of the run and its end.
-        snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for, 0 for none;
+        snapshots: Folder of the snapshots that ``params["snapshot_every"]`` asks for, or None;
             those of an earlier training are removed from it.
         params: ``data``, ``root``, ``view``, ``augmentation``, ``negatives``,
             ``pool``, ``weights``, ``network``, ``model``, ``n_heads``, ``finetuning``,
@@ -80,7 +80,7 @@ def train(run: FinetuningRun, processes: Processes) -> None:
         params["model"],
         weights=weights,
         network=params["network"],
-        is_frozen=settings.trainable == "none",
+        is_frozen=settings.trainable is None,
     )
     heads = make_heads(params["model"], backbone, seed=run.seed, n_heads=params["n_heads"])
     _fit_norms(heads, run, known)

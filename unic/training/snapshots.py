@@ -13,11 +13,11 @@ class Snapshots:
 
     Args:
         folder: It need not exist.
-        every: Epochs between two models, 0 to keep none.
+        every: Epochs between two models, None to keep none.
         description: Of the model, see :func:`unic.models.trained.save_model`.
     """
 
-    def __init__(self, folder: str | Path, *, every: int, description: Mapping[str, Any]):
+    def __init__(self, folder: str | Path, *, every: int | None, description: Mapping[str, Any]):
         self.folder, self.every, self.description = Path(folder), every, description
 
     def clear(self) -> None:

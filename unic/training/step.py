@@ -26,7 +26,7 @@ CONTRASTIVE_TEMPERATURE = 0.07  # Khosla et al., 2020
 class FinetuningSettings:
     """Settings of the training; the paper's values are the defaults of the configuration."""
 
-    trainable: str  # none, last_block or all
+    trainable: str | None  # last_block or all
     epochs: int
     batch_size: int
     learning_rate: float
@@ -99,7 +99,7 @@ class Trainer:
             Clusters ``(h, b)`` of the anchors by each head, and its ``[loss, L_pos, L_neg, L_ent,
             L_con]``, ``(h, 5)``.
         """
-        with torch.set_grad_enabled(self.settings.trainable != "none"):
+        with torch.set_grad_enabled(self.settings.trainable is not None):
             read = self._read(output)
         read = read.float()
         logits = apply_heads(self.heads, read)  # (r b / p, h, c)

@@ -1,6 +1,6 @@
 rule cluster_features:
     input:
-        features=clustered_features,
+        features=decide(stages.clustered_features, "source"),
     output:
         predictions="results/{experiment}/baselines/kmeans_{source}.parquet",
     log:
@@ -11,7 +11,7 @@ rule cluster_features:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
         method="kmeans_{source}",
@@ -39,7 +39,7 @@ rule cluster_semi_supervised:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
         method="semi_supervised_kmeans_features",
@@ -67,7 +67,7 @@ rule predict_simgcd:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
         seed=value("pretraining.simgcd.seed"),

@@ -3,7 +3,7 @@ rule evaluate:
         images=artifact("index_images", "images.parquet"),
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
-        predictions=all_predictions,
+        predictions=decide(stages.all_predictions),
     output:
         scores="results/{experiment}/scores.json",
     log:
@@ -22,7 +22,7 @@ rule evaluate:
 
 rule follow_training:
     input:
-        unpack(decoded_files),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
         model=artifact("finetune", "seed{seed}/model.safetensors"),
@@ -36,13 +36,13 @@ rule follow_training:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
         data=value("data.name"),
         root=value("data.root"),
-        view=view,
+        view=decide(stages.view),
         n_restarts=value("kmeans.n_restarts"),
         snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("evaluation/follow_training.py"),

@@ -8,8 +8,8 @@ VIEW_ROWS = "results/{experiment}/views.parts/{shard}_of_{n_shards}.bin"
 rule extract_features:
     input:
         unpack(parts(FEATURE_PARTS)),
-        unpack(weight_files),
-        unpack(decoded_files),
+        unpack(decide(stages.weight_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
     output:
         features="results/{experiment}/features.zarr/zarr.json",
@@ -21,17 +21,17 @@ rule extract_features:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=joining_gpus,
+        gpu=decide(stages.joining_gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
         data=value("data.name"),
         root=value("data.root"),
-        view=view,
+        view=decide(stages.view),
         name=value("backbone.name"),
         weights=value("backbone.weights"),
         weights_digest=weights_digest(value("backbone.weights")),
-        network=network,
+        network=decide(stages.network),
         options=value("backbone.options"),
         code=script_digest("features/extract_features.py"),
     message:
@@ -42,8 +42,8 @@ rule extract_features:
 
 use rule extract_features as extract_features_of_shard with:
     input:
-        unpack(weight_files),
-        unpack(decoded_files),
+        unpack(decide(stages.weight_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
     output:
         features=temp(directory(FEATURE_PARTS)),
@@ -52,7 +52,7 @@ use rule extract_features as extract_features_of_shard with:
     benchmark:
         "logs/{experiment}/extract_features.{shard}_of_{n_shards}.tsv"
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     message:
@@ -74,7 +74,7 @@ rule extract_pixels:
     params:
         data=value("data.name"),
         root=value("data.root"),
-        view=view,
+        view=decide(stages.view),
         code=script_digest("features/extract_pixels.py"),
     message:
         "Taking the pixels of {wildcards.experiment} as features"
@@ -85,8 +85,8 @@ rule extract_pixels:
 rule extract_tokens:
     input:
         unpack(parts(TOKEN_PARTS, TOKEN_ROWS)),
-        unpack(trunk_files),
-        unpack(decoded_files),
+        unpack(decide(stages.trunk_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
     output:
         header="results/{experiment}/tokens.json",
@@ -99,36 +99,33 @@ rule extract_tokens:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=joining_gpus,
+        gpu=decide(stages.joining_gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
         data=value("data.name"),
         root=value("data.root"),
         decoded=value("data.decoded"),
-        view=view,
-        augmentation=value("finetuning.augmentation"),
+        view=decide(stages.view),
+        views=value("views"),
         name=value("backbone.name"),
-        weights=trunk_weights,
-        weights_digest=weights_digest(trunk_weights),
+        weights=decide(stages.trunk_weights),
+        weights_digest=weights_digest(decide(stages.trunk_weights)),
         network=value("backbone.network"),
         options=value("backbone.options"),
-        n_views=value("finetuning.views"),
-        head=value("finetuning.head"),
+        all_tokens=decide(stages.reads_all_tokens),
         is_frozen=False,
-        dtype=value("finetuning.token_dtype"),
-        precision=value("finetuning.precision"),
         code=script_digest("features/extract_tokens.py"),
     message:
-        "Keeping what the trunk says of {params.n_views} views of every image of {wildcards.experiment}"
+        "Keeping what the trunk says of {params.views[n_views]} views of every image of {wildcards.experiment}"
     script:
         "../scripts/features/extract_tokens.py"
 
 
 use rule extract_tokens as extract_tokens_of_shard with:
     input:
-        unpack(trunk_files),
-        unpack(decoded_files),
+        unpack(decide(stages.trunk_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
     output:
         header=temp(TOKEN_PARTS),
@@ -138,7 +135,7 @@ use rule extract_tokens as extract_tokens_of_shard with:
     benchmark:
         "logs/{experiment}/extract_tokens.{shard}_of_{n_shards}.tsv"
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     message:
@@ -148,8 +145,8 @@ use rule extract_tokens as extract_tokens_of_shard with:
 rule extract_views:
     input:
         unpack(parts(VIEW_PARTS, VIEW_ROWS)),
-        unpack(weight_files),
-        unpack(decoded_files),
+        unpack(decide(stages.weight_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
     output:
         header="results/{experiment}/views.json",
@@ -162,36 +159,33 @@ rule extract_views:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=joining_gpus,
+        gpu=decide(stages.joining_gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
         data=value("data.name"),
         root=value("data.root"),
         decoded=value("data.decoded"),
-        view=view,
-        augmentation=value("finetuning.augmentation"),
+        view=decide(stages.view),
+        views=value("views"),
         name=value("backbone.name"),
         weights=value("backbone.weights"),
         weights_digest=weights_digest(value("backbone.weights")),
-        network=network,
+        network=decide(stages.network),
         options=value("backbone.options"),
-        n_views=value("finetuning.views"),
-        head=value("finetuning.head"),
+        all_tokens=False,
         is_frozen=True,
-        dtype=value("finetuning.token_dtype"),
-        precision=value("finetuning.precision"),
         code=script_digest("features/extract_tokens.py"),
     message:
-        "Extracting features of {params.n_views} views of every image of {wildcards.experiment}"
+        "Extracting features of {params.views[n_views]} views of every image of {wildcards.experiment}"
     script:
         "../scripts/features/extract_tokens.py"
 
 
 use rule extract_views as extract_views_of_shard with:
     input:
-        unpack(weight_files),
-        unpack(decoded_files),
+        unpack(decide(stages.weight_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
     output:
         header=temp(VIEW_PARTS),
@@ -201,7 +195,7 @@ use rule extract_views as extract_views_of_shard with:
     benchmark:
         "logs/{experiment}/extract_views.{shard}_of_{n_shards}.tsv"
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     message:

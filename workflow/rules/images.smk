@@ -1,6 +1,6 @@
 rule index_images:
     input:
-        unpack(manifest_file),
+        unpack(decide(stages.manifest_file)),
     output:
         images="results/{experiment}/images.parquet",
     log:
@@ -10,7 +10,7 @@ rule index_images:
     priority: 100
     conda:
         "../../environment.yml"
-    threads: index_threads
+    threads: decide(stages.index_threads)
     params:
         name=value("data.name"),
         root=value("data.root"),
@@ -51,8 +51,8 @@ rule decode_images:
 
 rule split_labels:
     input:
-        unpack(manifest_file),
-        unpack(label_file),
+        unpack(decide(stages.manifest_file)),
+        unpack(decide(stages.label_file)),
         images=artifact("index_images", "images.parquet"),
     output:
         labels="results/{experiment}/labels.zarr/zarr.json",

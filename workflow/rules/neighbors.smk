@@ -15,7 +15,7 @@ rule mine_neighbors:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=joining_gpus,
+        gpu=decide(stages.joining_gpus),
         device=value("machine.device"),
     params:
         n_neighbors=value("neighbors.n_neighbors"),
@@ -40,7 +40,7 @@ use rule mine_neighbors as mine_neighbors_of_shard with:
     benchmark:
         "logs/{experiment}/mine_neighbors.{shard}_of_{n_shards}.tsv"
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     message:
         "Mining neighbors of shard {wildcards.shard} of the images of {wildcards.experiment}"
@@ -60,7 +60,7 @@ rule clean_neighbors:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
         max_union_size=value("cleaning.max_union_size"),
@@ -87,11 +87,11 @@ rule index_negatives:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
         n_negatives=value("negatives.n_negatives"),
-        pool=negative_pool,
+        pool=decide(stages.negative_pool),
         seed=value("negatives.seed"),
         code=script_digest("neighbors/index_negatives.py"),
     message:

@@ -5,8 +5,8 @@ rule summarize:
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
         scores="results/{experiment}/scores.json",
-        histories=artifact_of_seeds("finetune", "seed{seed}/history.csv"),
-        predictions=artifact_of_seeds("predict", "seed{seed}/predictions.parquet"),
+        histories=decide(stages.histories),
+        predictions=decide(stages.predictions),
     output:
         metrics="results/{experiment}/metrics.json",
         report="results/{experiment}/report.html",

@@ -12,12 +12,12 @@ rule pretrain:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
         data=value("data.name"),
         root=value("data.root"),
-        view=view,
+        view=decide(stages.view),
         name=value("backbone.name"),
         options=value("backbone.options"),
         pretraining=value("pretraining.neighbors"),
@@ -30,9 +30,9 @@ rule pretrain:
 
 rule pretrain_simgcd:
     input:
-        unpack(start_files),
-        unpack(token_files),
-        unpack(decoded_files),
+        unpack(decide(stages.start_files)),
+        unpack(decide(stages.token_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
     output:
@@ -47,12 +47,12 @@ rule pretrain_simgcd:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
         data=value("data.name"),
         root=value("data.root"),
-        view=view,
+        view=decide(stages.view),
         augmentation=value("pretraining.simgcd.augmentation"),
         name=value("backbone.name"),
         options=value("backbone.options"),
@@ -60,7 +60,7 @@ rule pretrain_simgcd:
         weights_digest=weights_digest(value("pretraining.simgcd.start")),
         network=value("backbone.network"),
         n_clusters=value("n_clusters"),
-        simgcd=simgcd_training,
+        simgcd=decide(stages.simgcd_training),
         code=script_digest("training/pretrain_simgcd.py"),
     message:
         "Training {params.name} by SimGCD on the images of {wildcards.experiment}"
@@ -70,11 +70,11 @@ rule pretrain_simgcd:
 
 rule finetune:
     input:
-        unpack(weight_files),
-        unpack(negative_files),
-        unpack(norm_files),
-        unpack(view_files),
-        unpack(decoded_files),
+        unpack(decide(stages.weight_files)),
+        unpack(decide(stages.negative_files)),
+        unpack(decide(stages.norm_files)),
+        unpack(decide(stages.view_files)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
         positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
@@ -89,22 +89,22 @@ rule finetune:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=training_gpus,
+        gpu=decide(stages.training_gpus),
         device=value("machine.device"),
         processes=value("machine.processes"),
     params:
         data=value("data.name"),
         root=value("data.root"),
-        view=view,
-        augmentation=value("finetuning.augmentation"),
+        view=decide(stages.view),
+        augmentation=value("views.augmentation"),
         negatives=value("negatives.draw"),
-        pool=negative_pool,
+        pool=decide(stages.negative_pool),
         weights=value("backbone.weights"),
         weights_digest=weights_digest(value("backbone.weights")),
-        network=network,
-        model=model,
+        network=decide(stages.network),
+        model=decide(stages.model),
         n_heads=value("finetuning.n_heads"),
-        finetuning=training,
+        finetuning=decide(stages.training),
         snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("training/finetune.py"),
     message:
@@ -115,8 +115,8 @@ rule finetune:
 
 rule predict:
     input:
-        unpack(frozen_features),
-        unpack(decoded_files),
+        unpack(decide(stages.frozen_features)),
+        unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
         model=artifact("finetune", "seed{seed}/model.safetensors"),
     output:
@@ -130,13 +130,13 @@ rule predict:
         "../../environment.yml"
     threads: value("machine.threads")
     resources:
-        gpu=gpus,
+        gpu=decide(stages.gpus),
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
         data=value("data.name"),
         root=value("data.root"),
-        view=view,
+        view=decide(stages.view),
         code=script_digest("training/predict.py"),
     message:
         "Predicting the clusters of {wildcards.experiment}, seed {wildcards.seed}"

@@ -7,7 +7,6 @@ from unic.images.index import read_index
 from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import load_backbone
-from unic.models.heads import reads_tokens
 from unic.runtime.devices import choose_device, choose_precision
 from unic.runtime.jobs import job
 from unic.runtime.shards import read_shard
@@ -19,6 +18,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         join_tokens(snakemake.output.header, snakemake.input.parts, ids)
     else:
         device = choose_device(snakemake.resources.device)
+        views = snakemake.params.views
         view = View(**snakemake.params.view)
         backbone = load_backbone(
             snakemake.params.name,
@@ -26,7 +26,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
             network=snakemake.params.network,
             options=snakemake.params.options,
             image_size=view.image_size,
-            all_tokens=reads_tokens(snakemake.params.head),
+            all_tokens=snakemake.params.all_tokens,
             is_frozen=snakemake.params.is_frozen,
         )
         extract_tokens(
@@ -39,16 +39,16 @@ with job(snakemake.log[0], threads=snakemake.threads):
                     decoded=snakemake.input.get("decoded"),
                 ),
                 view,
-                augmentation=choose_augmentation(snakemake.params.augmentation),
+                augmentation=choose_augmentation(views["augmentation"]),
                 n_workers=snakemake.threads,
             ),
             backbone,
-            n_views=snakemake.params.n_views,
-            dtype=snakemake.params.dtype,
-            batch_size=max(1, snakemake.resources.batch_size // snakemake.params.n_views),
+            n_views=views["n_views"],
+            dtype=views["dtype"],
+            batch_size=max(1, snakemake.resources.batch_size // views["n_views"]),
             seed=0,
             precision=choose_precision(
-                snakemake.params.precision, device, is_transformer=backbone.is_transformer
+                views["precision"], device, is_transformer=backbone.is_transformer
             ),
             device=device,
             parameters=dict(snakemake.params.items()),

@@ -1,0 +1,1 @@
+"""Experiments: their settings, the stages that share results between them, and what is refused."""
