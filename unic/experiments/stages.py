@@ -26,10 +26,11 @@ Files = dict[str, Artifact | str]  # input of a rule to what a stage makes, or t
 DATA = ("data.name", "data.root", "data.manifest", "data.bad_images")  # what images there are
 VIEW = ("data.image_size", "data.crop_pct", "data.mean", "data.std")
 NETWORK = ("backbone.name", "backbone.options")
-KMEANS = ("kmeans", "n_clusters", "seeds")
+POOL = ("negatives.pool", "negatives.labeled_share", "negatives.exclude_known_same_label")
+KMEANS = ("kmeans.n_restarts", "n_clusters", "seeds")
 PRETRAININGS = {"neighbors": "pretrain", "simgcd": "pretrain_simgcd"}  # method to its stage
 STAGES = {
-    "index_images": Stage((*DATA, "data.label_file", "n_clusters", "neighbors.far_rank")),
+    "index_images": Stage((*DATA, "n_clusters", "neighbors.far_rank")),
     "decode_images": Stage((*DATA, "data.decoded")),
     "split_labels": Stage((*DATA, "data.label_file", "gcd")),
     "pretrain": Stage((*DATA, *VIEW, *NETWORK, "pretraining.neighbors")),
@@ -43,14 +44,16 @@ STAGES = {
     "extract_features": Stage((*VIEW, "backbone"), ("decode_images", *PRETRAININGS.values())),
     "mine_neighbors": Stage(("neighbors",), ("extract_features",)),
     "clean_neighbors": Stage(("cleaning",), ("mine_neighbors",)),  # known labels: for its log
-    "index_negatives": Stage(("negatives",), ("mine_neighbors", "split_labels")),
+    "index_negatives": Stage(
+        ("negatives.n_negatives", *POOL, "negatives.seed"), ("mine_neighbors", "split_labels")
+    ),
     "extract_tokens": Stage(
         (*VIEW, "backbone", "pretraining.simgcd.start", "finetuning.head", "views"),
         ("decode_images", "pretrain"),  # not SimGCD, which leaves the trunk as it is
     ),
     "extract_views": Stage(("views",), ("extract_features",)),
     "finetune": Stage(
-        ("finetuning", "views", "n_clusters"),
+        ("finetuning", "views", "negatives.draw", "n_clusters"),
         ("clean_neighbors", "index_negatives", "split_labels"),
     ),
     "predict": Stage((), ("finetune",)),
