@@ -13,10 +13,10 @@ from tests.experiments.configurations import (
     read_config,
     resolve,
 )
-from unic.images.readers.classes import published_old_classes
-from unic.images.datasets import DATASETS
 from unic.experiments.keys import setting
 from unic.experiments.settings import resolve_experiments
+from unic.images.datasets import DATASETS
+from unic.images.readers.classes import published_old_classes
 from unic.neighbors.negatives import PoolSettings
 from unic.training.contrastive import PretrainingSettings
 from unic.training.simgcd import SimGCDSettings

@@ -16,9 +16,9 @@ from unic.experiments import stages
 from unic.experiments.keys import setting
 from unic.experiments.settings import resolve_experiments
 from unic.experiments.stages import (
-    Artifact,
     PRETRAININGS,
     STAGES,
+    Artifact,
     stage_owner,
     stage_owners,
     stage_settings,

@@ -15,7 +15,7 @@ from unic.images.loaders import ViewLoader, split_rows
 from unic.images.views import View, prepare_image
 
 VIEW = View(16, 0.875, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-AUGMENTATIONS = ["none", "gcd", "scan", "warp"]
+AUGMENTATIONS = [None, "gcd", "scan", "warp"]
 
 
 class Counted:
@@ -52,7 +52,7 @@ def noise(n_images: int) -> ArrayImages:
 
 def load(
     images: Images,
-    augmentation: str,
+    augmentation: str | None,
     rows: list[NDArray[np.int64]],
     *,
     n_workers: int = 1,
@@ -83,7 +83,7 @@ def test_gives_the_evaluation_views_in_the_order_of_the_rows(
     monkeypatch.setattr("unic.images.loaders.MEMORY_LIMIT", limit)
     images = noise(30)
     rows = batches_of([3, 1, 29], [0, 0], [7], [5, 4, 3, 2], [28, 27], [1])
-    batches = load(images, "none", rows, n_workers=3)
+    batches = load(images, None, rows, n_workers=3)
     assert len(batches) == len(rows)
     for batch, found in zip(rows, batches, strict=True):
         each = [prepare_image(images[row], VIEW) for row in batch]
@@ -97,7 +97,7 @@ def test_gives_the_evaluation_views_in_the_order_of_the_rows(
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.usefixtures("uncached")
-def test_the_number_of_workers_changes_nothing(augmentation: str) -> None:
+def test_the_number_of_workers_changes_nothing(augmentation: str | None) -> None:
     images, rows = noise(40), split_rows(40, 7)
     expected = load(images, augmentation, rows, n_workers=1)
     assert_equal(load(images, augmentation, rows, n_workers=4), expected)
@@ -105,7 +105,7 @@ def test_the_number_of_workers_changes_nothing(augmentation: str) -> None:
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_keeping_images_in_memory_changes_nothing(
-    augmentation: str, monkeypatch: pytest.MonkeyPatch
+    augmentation: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, rows = noise(40), split_rows(40, 7)
     expected = load(images, augmentation, rows)
@@ -114,21 +114,21 @@ def test_keeping_images_in_memory_changes_nothing(
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_the_generator_decides_the_views(augmentation: str) -> None:
+def test_the_generator_decides_the_views(augmentation: str | None) -> None:
     images, rows = noise(12), batches_of([0, 1, 2], [3, 4])
     loader = ViewLoader(images, VIEW, augmentation=choose_augmentation(augmentation))
     first, again, other = (
         list(loader.batches(rows, np.random.default_rng(seed))) for seed in (0, 0, 1)
     )
     assert_equal(first, again)
-    is_random = augmentation != "none"
+    is_random = augmentation is not None
     assert torch.equal(first[0], other[0]) is not is_random
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("limit", [0, 1 << 30])
 def test_parts_of_a_whole_are_the_same_however_it_is_cut(
-    limit: int, augmentation: str, monkeypatch: pytest.MonkeyPatch
+    limit: int, augmentation: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unic.images.loaders.MEMORY_LIMIT", limit)
     loader = ViewLoader(
@@ -142,14 +142,14 @@ def test_parts_of_a_whole_are_the_same_however_it_is_cut(
 
 
 @pytest.mark.parametrize("augmentation", ["gcd", "scan", "warp"])
-def test_two_views_of_an_image_differ(augmentation: str) -> None:
+def test_two_views_of_an_image_differ(augmentation: str | None) -> None:
     first, second = load(noise(3), augmentation, batches_of([1, 1], [1]))
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], second[0])
 
 
-@pytest.mark.parametrize("augmentation", ["none", "warp"])
-def test_reads_images_that_fit_into_memory_once(augmentation: str) -> None:
+@pytest.mark.parametrize("augmentation", [None, "warp"])
+def test_reads_images_that_fit_into_memory_once(augmentation: str | None) -> None:
     images = Counted(noise(10))
     loader = ViewLoader(images, VIEW, augmentation=choose_augmentation(augmentation))
     for _ in range(3):
@@ -158,7 +158,7 @@ def test_reads_images_that_fit_into_memory_once(augmentation: str) -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["gcd", "scan"])
-def test_reads_images_anew_for_each_random_crop(augmentation: str) -> None:
+def test_reads_images_anew_for_each_random_crop(augmentation: str | None) -> None:
     images = Counted(noise(10))
     loader = ViewLoader(images, VIEW, augmentation=choose_augmentation(augmentation))
     for _ in range(3):
@@ -202,7 +202,7 @@ def test_split_rows_cuts_all_rows_in_order(n_rows: int, batch_size: int, sizes: 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("n_workers", [1, 4])
 def test_names_an_image_that_cannot_be_decoded(
-    augmentation: str, n_workers: int, tmp_path: Path
+    augmentation: str | None, n_workers: int, tmp_path: Path
 ) -> None:
     ids = [f"{number}.png" for number in range(20)]
     for image_id in ids:

@@ -43,7 +43,7 @@ def coordinates(size: int = 256) -> NDArray[np.uint8]:
 
 
 def prepare(
-    pixels: NDArray[np.uint8], augmentation: str | None, seed: int = 0, made_for: View | None = None
+    pixels: NDArray[np.uint8], augmentation: str | None | None, seed: int = 0, made_for: View | None = None
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return prepare_image(pixels, made_for or view(), choose_augmentation(augmentation), generator)
@@ -82,14 +82,14 @@ def test_warped_images_are_prepared_as_in_evaluation() -> None:
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (5, 90), (90, 5), (32, 32), (60, 41)])
 def test_views_have_the_promised_shape_and_dtype(
-    augmentation: str | None, shape: tuple[int, int]
+    augmentation: str | None | None, shape: tuple[int, int]
 ) -> None:
     image = prepare(noise(*shape), augmentation)
     assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_views_leave_the_image_alone(augmentation: str | None) -> None:
+def test_views_leave_the_image_alone(augmentation: str | None | None) -> None:
     pixels = noise(40, 60)
     pixels.flags.writeable = False
     prepare(pixels, augmentation)
@@ -97,7 +97,7 @@ def test_views_leave_the_image_alone(augmentation: str | None) -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["gcd", "scan"])
-def test_the_seed_decides_the_view(augmentation: str) -> None:
+def test_the_seed_decides_the_view(augmentation: str | None) -> None:
     pixels = noise(80, 60)
     views = [prepare(pixels, augmentation, seed=seed) for seed in (1, 1, 2, 3)]
     assert torch.equal(views[0], views[1])
@@ -106,14 +106,14 @@ def test_the_seed_decides_the_view(augmentation: str) -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["gcd", "scan"])
-def test_views_do_not_touch_the_global_generator(augmentation: str) -> None:
+def test_views_do_not_touch_the_global_generator(augmentation: str | None) -> None:
     before = torch.get_rng_state()
     prepare(noise(40, 40), augmentation)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("augmentation", ["gcd", "scan"])
-def test_half_of_the_views_are_flipped(augmentation: str) -> None:
+def test_half_of_the_views_are_flipped(augmentation: str | None) -> None:
     pixels = np.ascontiguousarray(coordinates(64)[:, :, [0, 0, 0]])  # gray: colors keep the order
     flips = sum(is_flipped(prepare(pixels, augmentation, seed=seed)) for seed in range(400))
     assert abs(flips - 200) < 5 * math.sqrt(400 / 4)

@@ -67,7 +67,7 @@ def test_images_are_predicted_by_every_head(name: str, kind: str) -> None:
         "image_size": 32,
         "n_clusters": 4,
         "head": kind,
-        "head_norm": "none",
+        "head_norm": None,
         "head_width": 16,
     }
     model = make_model(description, weights="random", seed=0)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unic.images.readers.classes import published_old_classes
 from unic.experiments.checks import check_schema, check_tables, check_together
 from unic.experiments.keys import Settings, unknown
+from unic.images.readers.classes import published_old_classes
 
 _EITHER = {"max_union_size": "quantile", "quantile": "max_union_size"}  # key to the one it unsets
 
