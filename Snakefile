@@ -1,5 +1,7 @@
 from snakemake.utils import min_version
 
+from unic.runtime.failures import say_last
+
 min_version("9.9")
 
 
@@ -36,3 +38,7 @@ rule all:
         expand("results/{experiment}/metrics.json", experiment=EXPERIMENTS),
     message:
         "All experiments of the configuration are done"
+
+
+onerror:
+    say_last((job.name, list(job.log)) for job in workflow.scheduler.failed)

@@ -43,7 +43,7 @@ def coordinates(size: int = 256) -> NDArray[np.uint8]:
 
 
 def prepare(
-    pixels: NDArray[np.uint8], augmentation: str | None | None, seed: int = 0, made_for: View | None = None
+    pixels: NDArray[np.uint8], augmentation: str | None, seed: int = 0, made_for: View | None = None
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return prepare_image(pixels, made_for or view(), choose_augmentation(augmentation), generator)
@@ -82,14 +82,14 @@ def test_warped_images_are_prepared_as_in_evaluation() -> None:
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (5, 90), (90, 5), (32, 32), (60, 41)])
 def test_views_have_the_promised_shape_and_dtype(
-    augmentation: str | None | None, shape: tuple[int, int]
+    augmentation: str | None, shape: tuple[int, int]
 ) -> None:
     image = prepare(noise(*shape), augmentation)
     assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_views_leave_the_image_alone(augmentation: str | None | None) -> None:
+def test_views_leave_the_image_alone(augmentation: str | None) -> None:
     pixels = noise(40, 60)
     pixels.flags.writeable = False
     prepare(pixels, augmentation)

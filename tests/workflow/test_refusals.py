@@ -12,9 +12,12 @@ TARGET = "results/tiny/metrics.json"
 def test_missing_imagenet_is_one_clear_error(fresh_project: Project) -> None:
     finished = fresh_project.snakemake("--cores", "2", "results/imagenet200/metrics.json")
     assert finished.returncode != 0
-    errors = [line for line in finished.stderr.splitlines() if line.startswith("unic: error:")]
-    assert len(errors) == 1
-    assert "200 of its 200 class folders are missing in data/imagenet/train" in errors[0]
+    said = "unic: error: imagenet200 needs ImageNet (ILSVRC2012), but 200 of its 200 class folders"
+    assert finished.stderr.count(said) == 2  # when it happens, and last
+    last = finished.stderr.rpartition("unic: error: ")[2]
+    assert "are missing in data/imagenet/train" in last
+    assert last.endswith("folder. (index_images, log in logs/imagenet200/index_images.log)\n")
+    assert "Traceback" not in finished.stderr
     assert "data/imagenet/val/n01440764/ILSVRC2012_val_00000293.JPEG" in finished.stderr
     assert "image-net.org" in finished.stderr
     assert not list(fresh_project.folder.glob("results/**/*.zarr/zarr.json"))

@@ -15,8 +15,8 @@ def job(log: str, *, threads: int = 1) -> Iterator[None]:
     """Send logging to a file and to stderr, limit threads, and report an error in one line.
 
     A wrong input (``ValueError``, ``OSError``) or setting (``FloatingPointError``) prints its
-    message alone on stderr; the full traceback goes to the log. Any other error is a fault of
-    ours and is shown whole.
+    message alone on stderr; the log has the full traceback and ends with the message, where
+    :mod:`unic.runtime.failures` finds it. Any other error is a fault of ours and is shown whole.
 
     Args:
         log: File that receives the log; its folder is made.
@@ -40,9 +40,11 @@ def job(log: str, *, threads: int = 1) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        is_input = isinstance(error, ValueError | OSError | FloatingPointError)
         with Path(log).open("a", encoding="utf-8") as stream:
             stream.write(traceback.format_exc())
-        if isinstance(error, ValueError | OSError | FloatingPointError):
+            stream.write(f"\nunic: error: {error}\n" if is_input else "")
+        if is_input:
             sys.exit(f"\nunic: error: {error}\n(traceback in {log})\n")
         traceback.print_exc()
         sys.exit(1)
