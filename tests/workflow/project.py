@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("Snakefile", "README.md", "config", "environment.yml", "profiles", "unic", "workflow")
+COPIED = (
+    *("Snakefile", "README.md", "config", "environment.yml", "profiles", "unic", "workflow"),
+    "snakemake_executor_plugin_fork",
+)
 TINY = """\
 experiments:
   tiny:

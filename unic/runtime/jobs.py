@@ -1,6 +1,7 @@
 """What every job of the workflow does around its work: log, threads, one clear error."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import unic
+
+START = "UNIC_START"  # variable of the environment that says how the job's process started
 
 
 @contextmanager
@@ -36,7 +39,8 @@ def job(log: str, *, threads: int = 1) -> Iterator[None]:
     )
     logging.captureWarnings(True)
     limit_threads(threads)
-    logging.getLogger(__name__).info("unic %s, %d threads", unic.__version__, threads)
+    start = os.environ.get(START, "in a process of its own")
+    logging.getLogger(__name__).info("unic %s, %d threads, %s", unic.__version__, threads, start)
     try:
         yield
     except Exception as error:
