@@ -47,7 +47,9 @@ with open(sys.argv[0] + ".txt", "w") as file:
     caught = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGTSTP, signal.SIGPIPE)
     print([signal.getsignal(number) for number in caught], file=file)
     print(signal.pthread_sigmask(signal.SIG_BLOCK, []), file=file)
-    print(sorted(os.listdir("/proc/self/fd"))[:3], len(os.listdir("/proc/self/fd")), file=file)
+    links = {fd: f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")}
+    opened = {fd: os.readlink(link) for fd, link in links.items() if os.path.exists(link)}
+    print(sorted(link for link in opened.values() if "imported" not in link), file=file)
 """
 
 
@@ -144,6 +146,12 @@ def test_imports_are_those_of_the_server(server: Server) -> None:
         server = Server()
         assert run(server, code.format("!=")).status == 0
         server.close()
+
+
+def test_what_a_script_imports_late_the_next_one_finds_imported(server: Server) -> None:
+    code = "import sys\nif 'fractions' in sys.modules: sys.exit(3)\n{}\n"
+    assert run(server, code.format("def main():\n  import fractions\nmain()")).status == 0
+    assert run(server, code.format("")).status == 3
 
 
 @contextmanager

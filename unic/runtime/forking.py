@@ -1,11 +1,12 @@
 """Scripts that start at once: forked from one process that has imported what they import.
 
-The process runs no code of a script but its imports, so a script finds what it would find in a
-process of its own. It has a single thread, and computes nothing, so forking it is safe. It is
-known to the one that started it alone, by an inherited socket. Over it comes for each script a
-channel of its own, as from a socket that listens, but with no name in any file system: a request,
-answered by the script's process id and then by how it ended. Where that socket closes, whatever
-the reason, all ends. For Linux, whose kernel ends a process along with its parent.
+The process runs no code of a script but its imports, and what a script imported while it ran it
+imports before the next, so a script finds what it would find in a process of its own. It has a
+single thread and computes nothing, so forking it is safe. It is known to the one that started it
+alone, by an inherited socket. Over it comes for each script a channel of its own, as from a socket
+that listens, but with no name in any file system: a request, answered by the script's process id
+and then by how it ended. Where that socket closes, whatever the reason, all ends. For Linux, whose
+kernel ends a process along with its parent.
 """
 
 import ast
@@ -13,6 +14,7 @@ import atexit
 import builtins
 import ctypes
 import gc
+import importlib
 import json
 import os
 import random
@@ -24,11 +26,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
 
 IS_AVAILABLE = sys.platform == "linux"
 _SINGLE_THREAD = {  # libraries that start threads when they are loaded
@@ -160,14 +162,20 @@ def describe_end(status: int) -> str:
     return f"ended with status {status}"
 
 
+class _Script(NamedTuple):
+    channel: TextIO
+    imported: BinaryIO  # where it leaves the names of the modules that it has imported
+
+
 class _Forking:
     """The loop of the server; its methods return in the server alone."""
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
-        self.scripts: dict[int, TextIO] = {}  # the channel of each, by process id
+        self.scripts: dict[int, _Script] = {}  # by process id
         self.wakeup, self.waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.deadline: float | None = None
+        self.to_import: list[str] = []
         self.pid = os.getpid()
         self.former: dict[signal.Signals, Any] = {}
 
@@ -212,28 +220,31 @@ class _Forking:
             channel.close()
             return
         request = json.loads(line)
+        _import(self.to_import)
+        self.to_import.clear()
         _import_as(Path(request["folder"], request["script"]))
         gc.freeze()
+        script = _Script(channel, os.fdopen(os.memfd_create("imported"), "r+b"))
         former = signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)
         try:
             pid = os.fork()
         except OSError as error:
             _write(channel, {"error": str(error)})
-            channel.close()
+            _close(script)
         else:
             if pid == 0:
                 try:
-                    self._become(request, channel, former)
+                    self._become(request, script, former)
                 except BaseException:
                     sys.excepthook(*sys.exc_info())
                 finally:  # never back into the loop
                     os._exit(1)
-            self.scripts[pid] = channel
+            self.scripts[pid] = script
             _write(channel, {"pid": pid})
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
-    def _become(self, request: dict[str, Any], channel: TextIO, mask: set[Any]) -> None:
+    def _become(self, request: dict[str, Any], script: _Script, mask: set[Any]) -> None:
         """Be a script: as if a new interpreter had just imported what the script imports."""
         _end_with(self.pid, signal.SIGKILL)
         os.setsid()
@@ -241,10 +252,11 @@ class _Forking:
         for number, handler in self.former.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if not channel.readline():  # nobody watches
+        if not script.channel.readline():  # nobody watches
             return
-        for other in (*self.scripts.values(), channel):
-            other.close()
+        script.channel.close()
+        for other in self.scripts.values():
+            _close(other)
         self.control.close()
         os.close(self.wakeup)
         os.close(self.waking)
@@ -253,11 +265,15 @@ class _Forking:
         os.chdir(request["folder"])
         _forget()
         gc.enable()
-        _run_as_main(request["script"])
+        known = set(sys.modules)
+        status = _run_as_main(request["script"])
+        script.imported.write("\n".join(name for name in sys.modules if name not in known).encode())
+        script.imported.flush()
+        os._exit(status)
 
     def _reap(self) -> None:
         """Tell of the scripts that have ended, and end what they have left running."""
-        for pid, channel in list(self.scripts.items()):
+        for pid, script in list(self.scripts.items()):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
             with suppress(ProcessLookupError):
@@ -265,8 +281,10 @@ class _Forking:
             _, status, used = os.wait4(pid, 0)
             del self.scripts[pid]
             ended = Ended(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime)
-            _write(channel, ended._asdict())
-            channel.close()
+            _write(script.channel, ended._asdict())
+            script.imported.seek(0)
+            self.to_import += script.imported.read().decode().split()
+            _close(script)
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self.scripts:
@@ -301,6 +319,17 @@ def _import_as(script: Path) -> None:
                 exec(code, {"__name__": "__imports__"})
 
 
+def _import(modules: Iterable[str]) -> None:
+    for module in modules:
+        with suppress(Exception, SystemExit):  # no file of its own, or not found from here
+            importlib.import_module(module)
+
+
+def _close(script: _Script) -> None:
+    script.channel.close()
+    script.imported.close()
+
+
 def _forget() -> None:
     """Draw anew what a process draws or finds out for itself when it starts."""
     random.seed()
@@ -309,8 +338,8 @@ def _forget() -> None:
     tempfile.tempdir = None
 
 
-def _run_as_main(script: str) -> NoReturn:
-    """Run a script as ``python script`` does, up to the end of the process."""
+def _run_as_main(script: str) -> int:
+    """Run a script as ``python script`` does, and what is to run at the end of a process."""
     _name_process(
         Path(script).stem.rpartition(".")[2]
     )  # of "tmp123.finetune.py" as of "finetune.py"
@@ -333,7 +362,7 @@ def _run_as_main(script: str) -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    return status
 
 
 def _status_of(error: SystemExit) -> int:
