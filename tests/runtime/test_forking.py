@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -199,7 +201,6 @@ def is_running(pid: int) -> bool:
 
 STUCK = """
 import os, signal, subprocess, sys, time
-signal.signal(signal.SIGINT, signal.SIG_IGN) if "deaf" in sys.argv[0] else None
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 with open("pids", "w") as file: file.write(f"{os.getppid()} {os.getpid()} {child.pid}")
 os.rename("pids", "started")
@@ -232,6 +233,25 @@ def wait_for_end(pids: list[int]) -> None:
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, [pid for pid in pids if is_running(pid)]
         time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("server")
+def test_the_end_of_the_thread_that_started_it_ends_nothing() -> None:
+    started: list[Server] = []
+    thread = Thread(target=lambda: started.append(Server()))
+    thread.start()
+    thread.join()
+    assert run(started[0], "import time; time.sleep(0.2)").status == 0
+    started[0].close()
+
+
+def test_interrupted_scripts_may_clean_up(server: Server) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(run, server, STUCK)
+        wait_for("started")
+        server.interrupt()
+        assert ended.result(10).status == 1
+    assert Path("cleaned").is_file()
 
 
 def test_a_kill_of_who_started_it_ends_all(tmp_path: Path) -> None:

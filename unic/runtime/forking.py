@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
 
 IS_AVAILABLE = sys.platform == "linux"
@@ -40,7 +40,7 @@ _SINGLE_THREAD = {  # libraries that start threads when they are loaded
 _PATIENCE = 5.0  # seconds that an interrupted script has to clean up
 _SET_PARENT_DEATH_SIGNAL, _SET_NAME = 1, 15  # of prctl
 _RUN, _INTERRUPT = b"r", b"i"
-_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGTSTP)
+_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGTSTP)
 
 
 class CannotForkError(OSError):
@@ -177,16 +177,19 @@ class _Forking:
         self.deadline: float | None = None
         self.to_import: list[str] = []
         self.pid = os.getpid()
+        self.parent = 0
         self.former: dict[signal.Signals, Any] = {}
 
     def serve(self, parent: int) -> NoReturn:
         self.former = {number: signal.getsignal(number) for number in _CAUGHT}
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it will say
         signal.signal(signal.SIGTERM, self._end_at_once)
+        signal.signal(signal.SIGUSR1, self._end_with_parent)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTSTP, self._stop_together)
         signal.set_wakeup_fd(self.waking, warn_on_full_buffer=False)
-        _end_with(parent, signal.SIGTERM)
+        self.parent = parent
+        _end_with(parent, signal.SIGUSR1)
         gc.disable()
         self.control.send(b".")
         control = self.control.fileno()
@@ -296,7 +299,11 @@ class _Forking:
         self._signal(signal.SIGKILL)
         os._exit(0)
 
-    def _stop_together(self, _number: int, _frame: FrameType | None) -> None:
+    def _end_with_parent(self, *_: object) -> None:
+        if os.getppid() != self.parent:  # it may be a thread of the parent alone that has ended
+            self._end_at_once()
+
+    def _stop_together(self, *_: object) -> None:
         """Ctrl-Z, which reaches no session but that of the terminal."""
         self._signal(signal.SIGSTOP)
         os.kill(self.pid, signal.SIGSTOP)
