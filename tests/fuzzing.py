@@ -31,9 +31,9 @@ from unic.experiments.settings import resolve_experiments
 from unic.features.cached_views import CachedViews
 from unic.features.token_layout import TokenLayout
 from unic.images.datasets import list_images, open_images, read_labels
-from unic.images.decoded import decode_images, open_pixels
+from unic.images.decoded import decode_images, open_decoded
 from unic.images.index import read_index, read_source, write_index
-from unic.models.trained import load_model, make_model, save_model
+from unic.models.trained import ModelDescription, load_model, make_model, save_model
 from unic.models.weights import read_weights
 from unic.neighbors.exact.finished_rows import FinishedRows as MiningCheckpoint
 from unic.neighbors.exact.ranking import Ranked
@@ -324,7 +324,7 @@ def _read_tokens(folder: Path) -> Any:
     views = CachedViews(folder / "tokens.json", device=torch.device("cpu"))
     found = next(views.batches([np.array([[0, 1, 2], [2, 0, 1]])], np.random.default_rng(0)))
     parts = (found.tokens, found.class_token, found.scales)
-    return views.layout, views.images, [part.tolist() for part in parts if part is not None]
+    return views.layout, views.image_digest, [part.tolist() for part in parts if part is not None]
 
 
 def _write_decoded(folder: Path) -> None:
@@ -333,7 +333,7 @@ def _write_decoded(folder: Path) -> None:
 
 
 def _read_decoded(folder: Path) -> Any:
-    images = open_pixels("digits", ["3", "4", "5"], root=None, decoded=str(folder / "decoded.json"))
+    images = open_decoded(str(folder / "decoded.json"), ["3", "4", "5"])
     return [images[row].tolist() for row in range(3)]
 
 
@@ -390,8 +390,8 @@ DESCRIPTION = {
 
 
 def _write_model(folder: Path) -> None:
-    model = make_model(DESCRIPTION, weights="random", seed=0)
-    save_model(folder / "m.safetensors", model, description=DESCRIPTION)
+    model = make_model(ModelDescription(**DESCRIPTION), weights="random", seed=0)
+    save_model(folder / "m.safetensors", model, description=ModelDescription(**DESCRIPTION))
 
 
 def _read_model(folder: Path) -> Any:

@@ -304,18 +304,17 @@ def test_k_means_clusters_one_store_or_one_a_seed() -> None:
     ]
 
 
-def test_trainings_are_told_their_own_settings_and_the_precision() -> None:
-    settings = resolved({"views": {"precision": "float32"}})
-    finetuning, model = stages.training(settings), stages.model(settings)
+def test_trainings_are_told_their_own_settings() -> None:
+    settings = resolved({})
+    finetuning, model = stages.finetuning(settings), stages.model(settings)
     kept_elsewhere = {"n_heads", "snapshot_every"}
     assert finetuning.keys() | model.keys() | kept_elsewhere >= settings["finetuning"].keys()
     assert not finetuning.keys() & model.keys()
-    assert finetuning["precision"] == "float32"
-    assert stages.simgcd_training(settings) == {
+    assert stages.simgcd(settings) == {
         key: value
         for key, value in settings["pretraining"]["simgcd"].items()
         if key not in ("start", "augmentation")
-    } | {"precision": "float32"}
+    }
 
 
 def test_artifacts_are_placed_with_their_owners() -> None:

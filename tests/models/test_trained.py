@@ -1,48 +1,56 @@
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unic.models.trained import Model, load_model, make_backbone, make_heads, make_model, save_model
+from unic.models.trained import (
+    Model,
+    ModelDescription,
+    load_model,
+    make_backbone,
+    make_heads,
+    make_model,
+    save_model,
+)
 
-DESCRIPTIONS: list[dict[str, Any]] = [
-    {
-        "name": "vit_tiny_patch16_224",
-        "options": {"img_size": 32, "patch_size": 8, "depth": 2},
-        "image_size": 32,
-        "n_clusters": 7,
-        "head": "mlp",
-        "head_norm": None,
-        "head_width": 16,
-    },
-    {
-        "name": "test_resnet",
-        "options": {},
-        "image_size": 32,
-        "n_clusters": 3,
-        "head": "mlp",
-        "head_norm": None,
-        "head_width": 8,
-    },
+DESCRIPTIONS = [
+    ModelDescription(
+        name="vit_tiny_patch16_224",
+        options={"img_size": 32, "patch_size": 8, "depth": 2},
+        image_size=32,
+        n_clusters=7,
+        head="mlp",
+        head_norm=None,
+        head_width=16,
+    ),
+    ModelDescription(
+        name="test_resnet",
+        options={},
+        image_size=32,
+        n_clusters=3,
+        head="mlp",
+        head_norm=None,
+        head_width=8,
+    ),
 ]
 HEADS = [
-    DESCRIPTIONS[0] | {"head": "linear"},
-    DESCRIPTIONS[0] | {"head_norm": "rms"},
-    DESCRIPTIONS[0] | {"head_norm": "center"},
-    DESCRIPTIONS[0] | {"head_norm": "standardize"},
-    DESCRIPTIONS[1] | {"head": "linear", "head_norm": "rms"},
-    DESCRIPTIONS[1] | {"head": "linear", "head_norm": "center"},
-    DESCRIPTIONS[1] | {"head": "linear", "head_norm": "standardize"},
-    DESCRIPTIONS[0] | {"head": "self_attention"},
-    DESCRIPTIONS[1] | {"head": "self_attention"},
-    DESCRIPTIONS[1] | {"head": "self_attention", "name": "mobilenetv3_small_050"},
+    replace(DESCRIPTIONS[0], head="linear"),
+    replace(DESCRIPTIONS[0], head_norm="rms"),
+    replace(DESCRIPTIONS[0], head_norm="center"),
+    replace(DESCRIPTIONS[0], head_norm="standardize"),
+    replace(DESCRIPTIONS[1], head="linear", head_norm="rms"),
+    replace(DESCRIPTIONS[1], head="linear", head_norm="center"),
+    replace(DESCRIPTIONS[1], head="linear", head_norm="standardize"),
+    replace(DESCRIPTIONS[0], head="self_attention"),
+    replace(DESCRIPTIONS[1], head="self_attention"),
+    replace(DESCRIPTIONS[1], head="self_attention", name="mobilenetv3_small_050"),
 ]
 
 
-def trained(description: dict[str, Any]) -> Model:
+def trained(description: ModelDescription) -> Model:
     """A model none of whose weights or running statistics are the first ones."""
     model = make_model(description, weights="random", seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -63,8 +71,8 @@ def saved(tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda d: d["name"])
-def test_a_model_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda d: d.name)
+def test_a_model_comes_back_bit_for_bit(description: ModelDescription, tmp_path: Path) -> None:
     model = trained(description)
     save_model(tmp_path / "made" / "model.safetensors", model, description=description)
     loaded = load_model(tmp_path / "made" / "model.safetensors")
@@ -72,15 +80,13 @@ def test_a_model_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: P
     features = model.backbone(images)
     assert torch.equal(loaded.backbone(images), features)
     assert torch.equal(loaded.head(features), model.head(features))
-    assert loaded.head(features).shape == (4, description["n_clusters"])
+    assert loaded.head(features).shape == (4, description.n_clusters)
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["model.safetensors"]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "description", HEADS, ids=lambda d: f"{d['head']}-{d['head_norm']}-{d['name']}"
-)
-def test_every_head_comes_back_bit_for_bit(description: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("description", HEADS, ids=lambda d: f"{d.head}-{d.head_norm}-{d.name}")
+def test_every_head_comes_back_bit_for_bit(description: ModelDescription, tmp_path: Path) -> None:
     model = trained(description)
     save_model(tmp_path / "model.safetensors", model, description=description)
     loaded = load_model(tmp_path / "model.safetensors")
@@ -95,18 +101,18 @@ def test_every_head_comes_back_bit_for_bit(description: dict[str, Any], tmp_path
         )
         logits.append(head(read))
     assert torch.equal(*logits)
-    assert logits[0].shape == (4, description["n_clusters"])
+    assert logits[0].shape == (4, description.n_clusters)
 
 
 def test_refuses_a_head_of_another_kind(saved: Path) -> None:
-    other = DESCRIPTIONS[1] | {"head": "linear"}
+    other = replace(DESCRIPTIONS[1], head="linear")
     save_model(saved, load_model(saved), description=other)
     with pytest.raises(ValueError, match=r"must fit LinearHead.*unexpected 2\.weight"):
         load_model(saved)
 
 
 def test_refuses_a_head_whose_statistics_are_missing(saved: Path) -> None:
-    save_model(saved, load_model(saved), description=DESCRIPTIONS[1] | {"head_norm": "center"})
+    save_model(saved, load_model(saved), description=replace(DESCRIPTIONS[1], head_norm="center"))
     with pytest.raises(ValueError, match=r"must fit ClusterHead.*missing 0\.mean"):
         load_model(saved)
 
@@ -141,7 +147,7 @@ def test_refuses_a_truncated_file(kept: int, saved: Path) -> None:
 
 
 def test_refuses_weights_that_do_not_fit_the_description(saved: Path) -> None:
-    save_model(saved, load_model(saved), description=DESCRIPTIONS[1] | {"n_clusters": 5})
+    save_model(saved, load_model(saved), description=replace(DESCRIPTIONS[1], n_clusters=5))
     with pytest.raises(ValueError, match=r"2\.weight of shape \(3, 8\) where \(5, 8\) is needed"):
         load_model(saved)
 

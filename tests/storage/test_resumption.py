@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.script import Job, run_job
 from tests.training.test_run import FINETUNING, MODEL, VIEW
-from unic.images.decoded import open_pixels
+from unic.images.decoded import open_decoded
 from unic.images.images import ArrayImages, FileImages
 from unic.images.index import write_index
 from unic.models.backbones import load_backbone, save_backbone
@@ -25,7 +25,7 @@ from unic.storage.stores import open_store, write_derived, write_features, write
 N_IMAGES, N_FEW = 2 * SHARD_ROWS + 76, 48
 IDS = [f"{row:04}.ppm" for row in range(N_IMAGES)]
 KILLED = -9
-DATA = {"data": "folder", "view": VIEW, "code": "0"}
+DATA = {"source": {"name": "folder", "view": VIEW}, "code": "0"}
 BACKBONE = {"name": "test_vit", "options": {"img_size": 32}, "network": "auto"}
 BACKBONE |= dict.fromkeys(("weights", "start"), "a file")
 VIEWS = {"augmentation": "scan", "n_views": 1, "dtype": "float16", "precision": "float32"}
@@ -42,14 +42,14 @@ SIMGCD = {
     "teacher_temperature": 0.04,
     "teacher_epochs": 2,
     "seed": 0,
-    "precision": "float32",
 }
 TRAINED = (
     DATA
     | BACKBONE
     | {
         "augmentation": "scan",
-        "negatives": "once",
+        "precision": "float32",
+        "draw": "once",
         "pool": {"pool": "far", "labeled_share": 0.0, "exclude_known_same_label": True},
         "model": MODEL,
         "n_heads": 1,
@@ -148,7 +148,9 @@ STAGES = {
             "classifier": "classifier.safetensors",
             "history": "history.csv",
         },
-        DATA | BACKBONE | {"augmentation": "scan", "n_clusters": 4, "simgcd": SIMGCD},
+        DATA
+        | BACKBONE
+        | {"augmentation": "scan", "precision": "float32", "n_clusters": 4, "simgcd": SIMGCD},
         ("backbone.safetensors.checkpoint", 2),
         EPOCHS,
         (WEIGHTS, "known_labels.zarr", PHOTO),
@@ -169,11 +171,14 @@ def make_job(stage: Stage, given: Path, out: Path) -> Job:
     def place(name: Any) -> Any:
         return str(given / name) if isinstance(name, str) else [str(given / n) for n in name]
 
+    root = {"root": str(given / "photos")}
+    params = dict(stage.params) | root
+    params["source"] = params.get("source", {}) | root
     return Job(
         stage.script,
         {name: place(path) for name, path in stage.input.items()},
         {name: str(out / path) for name, path in stage.output.items()},
-        stage.params | {"root": str(given / "photos")},
+        params,
         str(out / "log"),
         {"seed": "3"},
     )
@@ -349,9 +354,6 @@ def test_images_in_memory_are_told_apart_by_their_pixels() -> None:
 
 
 def test_decoded_images_are_told_apart_by_their_header(inputs: tuple[Path, Path]) -> None:
-    first, second = (
-        open_pixels("folder", IDS, root=None, decoded=str(folder / "decoded.json"))
-        for folder in inputs
-    )
+    first, second = (open_decoded(str(folder / "decoded.json"), IDS) for folder in inputs)
     assert first.fingerprint() != second.fingerprint()
     assert first.fingerprint() == resumption_key({}, files=[inputs[0] / "decoded.json"])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.evaluation.metrics import cluster_accuracy
-from unic.features.sources import FrozenFeatures
+from unic.features.sources import FreshViews, FrozenFeatures
 from unic.images.augmentations import choose_augmentation
 from unic.images.images import ArrayImages
 from unic.images.loaders import ViewLoader
@@ -39,7 +39,6 @@ SETTINGS = FinetuningSettings(
     lambda_pos=1.0,
     lambda_neg=1.0,
     lambda_ent=3.0,
-    precision="float32",
 )
 COLUMNS = [
     "epoch",
@@ -68,6 +67,23 @@ def make_loader(augmentation: str | None = None) -> ViewLoader:
     view = View(image_size=32, crop_pct=1.0, mean=(0.3,) * 3, std=(0.1,) * 3)
     return ViewLoader(
         ArrayImages(ids, pixels), view, augmentation=choose_augmentation(augmentation)
+    )
+
+
+def fresh_views(
+    backbone: Backbone,
+    settings: FinetuningSettings,
+    loader: ViewLoader | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
+) -> FreshViews:
+    return FreshViews(
+        loader or make_loader(),
+        backbone,
+        precision=precision,
+        device=torch.device(device),
+        has_gradient=settings.trainable == "all",
     )
 
 
@@ -110,12 +126,13 @@ def train(
     pairs: Pairs | None = None,
     checkpoint: Checkpoint | None = None,
     device: str = "cpu",
+    precision: str = "float32",
 ) -> tuple[Backbone, Head, pd.DataFrame]:
     backbone, head = model or make_model()
     history = finetune(
         backbone,
         [head],
-        loader or make_loader(),
+        fresh_views(backbone, settings, loader, device=device, precision=precision),
         pairs or make_pairs(),
         settings,
         seed=seed,
@@ -225,7 +242,13 @@ def train_heads(
     heads: list[Head] = [make_model(seed=seed)[1] for seed in seeds]
     device = torch.device("cpu")
     history = finetune(
-        backbone, heads, make_loader(), make_pairs(), settings, seed=0, device=device
+        backbone,
+        heads,
+        fresh_views(backbone, settings),
+        make_pairs(),
+        settings,
+        seed=0,
+        device=device,
     )
     return heads, history
 
@@ -557,7 +580,7 @@ def test_refuses_the_contrastive_loss_on_tokens() -> None:
 
 
 def test_bfloat16_trains_to_nearly_the_same_loss() -> None:
-    histories = [train(settings=replace(SETTINGS, precision=p))[2] for p in ("float32", "bfloat16")]
+    histories = [train(precision=precision)[2] for precision in ("float32", "bfloat16")]
     exact, near = (history["loss"].to_numpy() for history in histories)
     assert (exact != near).all()
     np.testing.assert_allclose(near, exact, rtol=0.02)
@@ -633,12 +656,16 @@ def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path) -> Non
         ({"schedule": "step"}, "must be cosine or constant, got step"),
         ({"accumulation": 0}, "at least 1, got 0"),
         ({"entropy_momentum": 1.0}, r"at least 0 and below 1, got 1\.0"),
-        ({"precision": "half"}, "got half"),
     ],
 )
 def test_refuses_settings_out_of_range(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(settings=replace(SETTINGS, **setting))
+
+
+def test_refuses_an_unknown_precision() -> None:
+    with pytest.raises(ValueError, match="got half"):
+        train(precision="half")
 
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:

@@ -10,7 +10,7 @@ from unic.images.images import ArrayImages
 from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.heads import ClusterHead
-from unic.models.trained import make_model
+from unic.models.trained import ModelDescription, make_model
 from unic.storage.prediction_tables import COLUMNS, tabulate, write_predictions
 from unic.training.prediction import predict_clusters, predict_images
 
@@ -61,15 +61,15 @@ def test_predicts_the_largest_softmax() -> None:
 @pytest.mark.parametrize("kind", ["mlp", "linear", "self_attention"])
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 def test_images_are_predicted_by_every_head(name: str, kind: str) -> None:
-    description = {
-        "name": name,
-        "options": {"img_size": 32} if name == "test_vit" else {},
-        "image_size": 32,
-        "n_clusters": 4,
-        "head": kind,
-        "head_norm": None,
-        "head_width": 16,
-    }
+    description = ModelDescription(
+        name=name,
+        options={"img_size": 32} if name == "test_vit" else {},
+        image_size=32,
+        n_clusters=4,
+        head=kind,
+        head_norm=None,
+        head_width=16,
+    )
     model = make_model(description, weights="random", seed=0)
     for parameter in model.head.parameters():
         parameter.mul_(20)

@@ -56,7 +56,6 @@ FINETUNING = {
     "lambda_neg": 1,
     "lambda_ent": 3,
     "schedule": "cosine",
-    "precision": "float32",
     "clip_norm": None,
     "accumulation": 1,
     "entropy_momentum": 0,
@@ -126,17 +125,14 @@ def make_run(
 ) -> FinetuningRun:
     names = ("images", "positives", "known_labels", *(names or ("negatives",)))
     kinds = {"images": "images.parquet", "tokens": "tokens.json"}
-    return FinetuningRun(
+    return FinetuningRun.parse(
         inputs={name: str(files / kinds.get(name, f"{name}.zarr/zarr.json")) for name in names},
         outputs={name: str(out / name) for name in ("model", "history")},
-        checkpoint=str(out / "checkpoint"),
-        snapshots=str(out / "snapshots"),
         params={
-            "data": "folder",
-            "root": str(files),
-            "view": VIEW,
+            "source": {"name": "folder", "root": str(files), "view": VIEW},
             "augmentation": augmentation,
-            "negatives": "once" if "negatives" in names else "in_batch",
+            "precision": "float32",
+            "draw": "once" if "negatives" in names else "in_batch",
             "pool": {
                 "pool": "far",
                 "labeled_share": 0.0,
@@ -156,8 +152,8 @@ def make_run(
 
 
 def results(run: FinetuningRun) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
-    history = pd.read_csv(run.outputs["history"]).drop(columns="images_per_second")
-    return load_file(run.outputs["model"]), history
+    history = pd.read_csv(run.history_file).drop(columns="images_per_second")
+    return load_file(run.model_file), history
 
 
 def assert_equal(run: FinetuningRun, other: FinetuningRun) -> None:
@@ -220,7 +216,7 @@ def test_heads_keep_the_statistics_of_the_features_that_were_mined(
     names = ("negatives", "features")
     run = make_run(folder, tmp_path, *names, head_norm=norm, n_heads=2, snapshot_every=5)
     train(run, ALONE)
-    model = load_model(run.outputs["model"])
+    model = load_model(run.model_file)
     mean = model.head[0].mean.double().numpy()
     np.testing.assert_array_equal(mean, features.mean(0).astype(np.float32))
     if norm == "standardize":
@@ -237,7 +233,7 @@ def test_a_stopped_run_goes_on_with_the_same_statistics(files: Path, tmp_path: P
     with_features(files, folder, "features")
     settings: dict[str, Any] = {"head_norm": "standardize", "n_heads": 2, "epochs": 2}
     run = make_run(folder, tmp_path / "run", "negatives", "features", **settings)
-    stopped = replace(run, outputs={"model": str(tmp_path), "history": str(tmp_path)})
+    stopped = replace(run, history_file=str(tmp_path))
     with pytest.raises(OSError, match="directory"):
         train(stopped, ALONE)
     assert Path(run.checkpoint).is_file()
@@ -254,7 +250,7 @@ def test_refuses_statistics_of_other_features(files: Path, tmp_path: Path) -> No
     ids = {"train": IDS[::-1]}
     other = tmp_path / "other.zarr/zarr.json"
     write_features(other, {"train": np.ones((N_IMAGES, 64), np.float32)}, ids, backbone="x")
-    run = replace(run, inputs={**run.inputs, "features": str(other)})
+    run = replace(run, pairs=replace(run.pairs, features=str(other)))
     with pytest.raises(ValueError, match="row i must mean the same image"):
         train(run, ALONE)
 
@@ -270,7 +266,8 @@ def test_a_frozen_backbone_trains_on_its_features(files: Path, tmp_path: Path) -
         train(run, ALONE)
     columns = ["loss", "loss_pos", "loss_neg", "head"]
     pd.testing.assert_frame_equal(results(ours)[1][columns], results(theirs)[1][columns], rtol=1e-4)
-    wrong = replace(ours, inputs=ours.inputs | {"frozen": str(folder / "features.zarr/zarr.json")})
+    features = str(folder / "features.zarr/zarr.json")
+    wrong = replace(ours, views=replace(ours.views, frozen=features))
     with pytest.raises(ValueError, match=r"must hold features of the backbone.s 64 dims, it has 4"):
         train(wrong, ALONE)
 
@@ -339,13 +336,14 @@ def options(kind: dict[str, Any]) -> dict[str, Any]:
 
 def test_refuses_a_batch_that_cannot_be_shared_out() -> None:
     with pytest.raises(ValueError, match="must be a multiple of the 2 processes, got 5"):
-        Processes(0, 2).share(3, 5)
+        Processes(0, 2).positions(3, 5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_shares_are_columns_and_make_up_the_batch(size: int) -> None:
     rows = np.arange(3 * 6).reshape(3, 6)
-    shares = [rows.ravel()[Processes(rank, size).share(3, 6)] for rank in range(size)]
+    positions = [Processes(rank, size).positions(3, 6) for rank in range(size)]
+    shares = [rows.ravel()[slice(None) if part is None else part] for part in positions]
     found = np.concatenate([share.reshape(3, -1) for share in shares], axis=1)
     np.testing.assert_array_equal(found, rows)
 
@@ -355,6 +353,7 @@ def test_shares_are_columns_and_make_up_the_batch(size: int) -> None:
 
 def start(run: FinetuningRun) -> "subprocess.Popen[bytes]":
     code = (
+        "from unic.images.source import *; from unic.neighbors.negatives import *;"
         "from unic.training.run import *; from unic.runtime.processes import ALONE;"
         f"train({run!r}, ALONE)"
     )
@@ -392,7 +391,7 @@ def test_a_killed_run_ends_in_the_result_of_an_undisturbed_one(
         time.sleep(generator.uniform(0, 0.05))
         process.send_signal(sent)
         assert process.wait() == -sent
-        assert not Path(run.outputs["model"]).exists()
+        assert not Path(run.model_file).exists()
     train(run, ALONE)
     assert_equal(run, undisturbed)
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["history", "model"]
@@ -438,10 +437,9 @@ def test_snapshots_are_scored_and_change_nothing(files: Path, tmp_path: Path) ->
 
 def test_a_head_that_reads_tokens_runs_and_is_followed(files: Path, tmp_path: Path) -> None:
     run = make_run(files, tmp_path / "run", snapshot_every=2, epochs=2)
-    model = MODEL | {"head": "self_attention"}
-    run = replace(run, params=run.params | {"model": model})
+    run = replace(run, model=replace(run.model, head="self_attention"))
     train(run, ALONE)
-    assert load_model(run.outputs["model"]).head.reads_tokens
+    assert load_model(run.model_file).head.reads_tokens
     progress = follow(run, files)
     assert progress["epoch"].tolist() == [2]
     assert progress["acc"].between(0.25, 1).all()
@@ -449,17 +447,19 @@ def test_a_head_that_reads_tokens_runs_and_is_followed(files: Path, tmp_path: Pa
 
 def test_refuses_tokens_that_were_kept_for_another_head(files: Path, tmp_path: Path) -> None:
     run = make_run(files, tmp_path, "negatives", "tokens")
-    run = replace(run, params=run.params | {"model": MODEL | {"head": "self_attention"}})
+    run = replace(run, model=replace(run.model, head="self_attention"))
     with pytest.raises(ValueError, match="must hold views of the 40 training images by this"):
         train(run, ALONE)
 
 
-@pytest.mark.parametrize("every", [0, 3, 9])
-def test_snapshots_of_an_earlier_training_go(every: int, files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [None, 3, 9])
+def test_snapshots_of_an_earlier_training_go(
+    every: int | None, files: Path, tmp_path: Path
+) -> None:
     for each in (2, every):
         run = make_run(files, tmp_path, snapshot_every=each, epochs=4)
         train(run, ALONE)
-    names = [path.name for path in tmp_path.glob("snapshots/*")]
+    names = [path.name for path in Path(run.snapshots).glob("*")]
     assert names == (["epoch_0003.safetensors"] if every == 3 else [])
     if not names:
         with pytest.raises(FileNotFoundError, match="at least 1 and at most"):
@@ -489,8 +489,8 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(files: Path, tmp_path: P
     first = make_run(files, tmp_path / "first", epochs=2)
     train(first, ALONE)
     other = make_run(files, tmp_path / "other", epochs=2, learning_rate=5e-3)
-    again = replace(first, outputs=other.outputs, checkpoint=other.checkpoint)
-    stopped = replace(other, outputs={"model": str(tmp_path), "history": str(tmp_path)})
+    again = replace(first, model_file=other.model_file, history_file=other.history_file)
+    stopped = replace(other, history_file=str(tmp_path))
     with pytest.raises(OSError, match="directory"):
         train(stopped, ALONE)
     assert Path(other.checkpoint).is_file()
@@ -503,6 +503,6 @@ def test_refuses_tokens_of_other_images(files: Path, tmp_path: Path) -> None:
     ids = read_index(files / "images.parquet")
     write_index(index, {"train": ids["train"][::-1]}, name="folder", root=str(files))
     run = make_run(files, tmp_path, "negatives", "tokens")
-    run = replace(run, inputs=dict(run.inputs) | {"images": str(index)})
+    run = replace(run, views=replace(run.views, images=str(index)))
     with pytest.raises(ValueError, match="must hold views of the 40 training images"):
         train(run, ALONE)

@@ -17,6 +17,7 @@ from torch import Tensor
 from unic.evaluation.metrics import cluster_accuracy
 from unic.features.cached_views import CachedViews, extract_tokens
 from unic.features.extraction import extract_features
+from unic.features.sources import FreshViews, TrunkSource
 from unic.images.augmentations import choose_augmentation
 from unic.images.datasets import list_images, open_images
 from unic.images.images import ArrayImages
@@ -42,7 +43,6 @@ SETTINGS = SimGCDSettings(
     teacher_temperature=0.04,
     teacher_epochs=3,
     seed=0,
-    precision="float32",
 )
 TRUTH = np.arange(48) % 4
 KNOWN = np.where((TRUTH < 2) & (np.arange(48) < 24), TRUTH, -1)
@@ -69,12 +69,13 @@ def run(
     settings: SimGCDSettings = SETTINGS,
     *,
     known: NDArray[np.int64] = KNOWN,
-    views: ViewLoader | CachedViews | None = None,
+    views: TrunkSource | None = None,
     **others: Any,
 ) -> tuple[CosineClassifier, pd.DataFrame]:
+    backbone = backbone or make_backbone()
     return train_simgcd(
-        backbone or make_backbone(),
-        views or make_views(),
+        backbone,
+        views or FreshViews(make_views(), backbone, precision="float32", device=CPU),
         known,
         settings,
         n_clusters=4,
@@ -256,9 +257,10 @@ def test_training_finds_old_and_new_classes() -> None:
     view = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
     weights = "bundled:digits_test_resnet"
     backbone = load_backbone("test_resnet", weights=weights, options={}, image_size=32)
+    loader = ViewLoader(images, view, augmentation=choose_augmentation("warp"))
     classifier, history = train_simgcd(
         backbone,
-        ViewLoader(images, view, augmentation=choose_augmentation("warp")),
+        FreshViews(loader, backbone, precision="float32", device=CPU),
         known,
         replace(SETTINGS, epochs=5, batch_size=32),
         n_clusters=10,

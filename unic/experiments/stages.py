@@ -294,9 +294,10 @@ def experiments_of_table(table: Mapping[str, Any]) -> list[str]:
 # What a rule is told
 
 
-def view(settings: Settings) -> Settings:
-    """How images are prepared for the backbone."""
-    return _some(settings["data"], "image_size", "crop_pct", "mean", "std")
+def image_source(settings: Settings) -> Settings:
+    """Where images are, and how they are prepared for the backbone."""
+    view = _some(settings["data"], "image_size", "crop_pct", "mean", "std")
+    return _some(settings["data"], "name", "root") | {"view": view}
 
 
 def network(settings: Settings) -> str:
@@ -327,17 +328,15 @@ def model(settings: Settings) -> Settings:
     }
 
 
-def training(settings: Settings) -> Settings:
+def finetuning(settings: Settings) -> Settings:
     """The settings of the finetuning itself."""
     elsewhere = ("head", "head_norm", "head_width", "n_heads", "snapshot_every")
-    own = _others(settings["finetuning"], *elsewhere)
-    return own | {"precision": settings["views"]["precision"]}
+    return _others(settings["finetuning"], *elsewhere)
 
 
-def simgcd_training(settings: Settings) -> Settings:
+def simgcd(settings: Settings) -> Settings:
     """The settings of SimGCD itself."""
-    own = _others(settings["pretraining"]["simgcd"], "start", "augmentation")
-    return own | {"precision": settings["views"]["precision"]}
+    return _others(settings["pretraining"]["simgcd"], "start", "augmentation")
 
 
 # What a rule takes of the machine

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.features.token_layout import TokenLayout
+from unic.images.images import Images
 from unic.images.loaders import ViewLoader
 from unic.models.backbones import Backbone
 from unic.models.trunk_output import TrunkOutput
@@ -105,10 +106,13 @@ class CachedViews:
             being copied or asked for images, a shard is.
     """
 
+    images: Sequence[Images] = ()  # none is read
+    has_gradient = False
+
     def __init__(self, header: str | Path, *, device: torch.device):
         content = read_header(header)
         self.layout = TokenLayout.read(content)
-        self.images: str = content["images"]
+        self.image_digest: str = content["images"]
         self.device = device
         path = find_rows(header, self.layout.n_bytes)
         mapped = torch.from_file(str(path), size=self.layout.n_bytes // 8, dtype=torch.int64)
@@ -149,6 +153,12 @@ class CachedViews:
             records = records.resize_(len(places), self._records.shape[1])
             torch.index_select(self._records, 0, chosen, out=records)
             yield self.layout.unpack(records.to(self.device).view(torch.uint8))
+
+    def fit(self, backbone: Backbone) -> bool:
+        """Whether what is cached is what the backbone would give."""
+        if backbone.gives_features:
+            return self.layout.class_token == 0 and self.layout.shape == (1, backbone.n_dims)
+        return (self.layout.class_token > 0) == backbone.has_class_token_path
 
     def _choose_views(
         self, batch: NDArray[np.int64], generator: np.random.Generator

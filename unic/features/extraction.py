@@ -1,7 +1,7 @@
 """Features of images: what the backbone says of their evaluation view (Eq. 1)."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from unic.images.images import Images
 from unic.images.loaders import ViewLoader, split_rows
 from unic.images.views import View
 from unic.models.backbones import Backbone
+from unic.runtime.shards import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,37 @@ def extract_features(
     check_finite(features, images, first=0 if rows is None else rows.start)
     logger.info("features of %d images, %d dims", *features.shape)
     return features
+
+
+def extract_splits(
+    images: Mapping[str, Images],
+    backbone: Backbone,
+    view: View,
+    *,
+    shard: Shard,
+    batch_size: int,
+    device: torch.device,
+    n_workers: int = 1,
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Sequence[str]]]:
+    """Embed a shard of every split, see :func:`extract_features`.
+
+    Returns:
+        Features ``(n, d)`` by split, and the ids of their images.
+    """
+    features, held = {}, {}
+    for split, part in images.items():
+        rows = shard.rows(len(part), multiple=batch_size)
+        held[split] = part.ids[rows.start : rows.stop]
+        features[split] = extract_features(
+            part,
+            backbone,
+            view,
+            batch_size=batch_size,
+            device=device,
+            n_workers=n_workers,
+            rows=rows,
+        )
+    return features, held
 
 
 def map_images(

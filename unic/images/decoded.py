@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unic.images.datasets import open_images
 from unic.images.images import Images
 from unic.images.views import crop_square
 from unic.storage.digests import image_digest
@@ -72,24 +71,6 @@ def decode_images(
     logger.info("%d images of %d x %d pixels", len(rows), size, size)
 
 
-def open_pixels(name: str, ids: Sequence[str], *, root: str | None, decoded: str | None) -> Images:
-    """Open the images of a split, decoded ones where there are such.
-
-    Args:
-        name: Data set, see :func:`unic.images.datasets.open_images`.
-        ids: All ids of the split, in order.
-        root: Folder of the files.
-        decoded: Header of :func:`decode_images`, None to decode the images each time.
-
-    Raises:
-        FileNotFoundError: If there is no file of decoded images.
-        ValueError: If it is of other images, or its header is damaged.
-    """
-    if decoded is None:
-        return open_images(name, ids, root=root)
-    return _open_decoded(decoded, ids)
-
-
 @dataclass(frozen=True)
 class DecodedImages:
     """Images of a split in a file of :func:`decode_images`."""
@@ -118,7 +99,17 @@ class DecodedImages:
         return self.digest
 
 
-def _open_decoded(header: str, ids: Sequence[str]) -> DecodedImages:
+def open_decoded(header: str, ids: Sequence[str]) -> DecodedImages:
+    """Open the decoded images of a split.
+
+    Args:
+        header: Of :func:`decode_images`.
+        ids: All ids of the split, in order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of other images, or its header is damaged.
+    """
     content = read_header(header)
     size, splits = content["size"], content["splits"]
     wanted = [len(ids), image_digest(ids)]

@@ -46,12 +46,17 @@ class Processes(NamedTuple):
         torch.cuda.set_device(local)
         return torch.device("cuda", local)
 
-    def share(self, n_rows: int, batch_size: int) -> NDArray[np.int64]:
-        """Positions of this process's images in a raveled batch of shape ``(r, b)``.
+    def positions(self, n_rows: int, batch_size: int) -> NDArray[np.int64] | None:
+        """Where this process's images are in a raveled batch of shape ``(r, b)``.
+
+        Returns:
+            Shape ``(r b / p,)``, None for all images of a process that is alone.
 
         Raises:
             ValueError: If the batch cannot be shared out evenly.
         """
+        if self.size == 1:
+            return None
         if batch_size % self.size:
             raise ValueError(
                 f"batch_size must be a multiple of the {self.size} processes, got {batch_size}"

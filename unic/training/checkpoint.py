@@ -64,12 +64,15 @@ def _check_archive(path: Path) -> None:
 class Resumable(Protocol):
     """What trains, and can take up the state of another training."""
 
+    def state(self) -> dict[str, Any]:
+        """All that changes, between two epochs."""
+
     def load(self, state: dict[str, Any]) -> None:
         """Take up a state."""
 
 
 def resume(
-    checkpoint: Checkpoint | None, trainer: Resumable, generator: np.random.Generator
+    checkpoint: Checkpoint, trainer: Resumable, generator: np.random.Generator
 ) -> list[dict[str, float]]:
     """Take up the state of a stopped training, where there is one.
 
@@ -81,7 +84,7 @@ def resume(
     Returns:
         The rows of the history so far.
     """
-    state = None if checkpoint is None else checkpoint.load()
+    state = checkpoint.load()
     if state is None:
         return []
     trainer.load(state)

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from unic.images.images import Images
 from unic.images.loaders import ViewLoader, split_rows
@@ -18,6 +17,7 @@ from unic.images.views import View
 from unic.images.writing import writing_views
 from unic.models.backbones import Backbone
 from unic.neighbors.mining import mine_neighbors
+from unic.training.epochs import Epochs
 from unic.training.losses import contrastive_loss
 
 logger = logging.getLogger(__name__)
@@ -90,8 +90,10 @@ def pretrain(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, n_steps))
     generator = torch.Generator().manual_seed(settings.seed)
     neighbors = _nearest(pixels.flatten(1).numpy(), settings.pixel_neighbors)  # (n, k)
-    history = []
-    for epoch in tqdm(range(settings.epochs), "pretraining", disable=None):
+    epochs = Epochs(
+        settings.epochs, title="pretraining", rate_setting="pretraining.neighbors.learning_rate"
+    )
+    for epoch in epochs:
         if _is_remined(epoch, settings):
             features = _embed(model, pixels, view, device)
             neighbors = _nearest(features, settings.feature_neighbors)
@@ -108,15 +110,10 @@ def pretrain(
             scheduler.step()
             losses.append(loss.detach())
         mean_loss = float(torch.stack(losses).mean())
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(
-                f"the loss must stay finite, it is {mean_loss} in epoch {epoch + 1}; "
-                "lower pretraining.neighbors.learning_rate"
-            )
-        history.append({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": rate})
+        epochs.add({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": float(rate)})
         logger.info("epoch %d loss %.3f", epoch + 1, mean_loss)
     model.eval()
-    return pd.DataFrame(history)
+    return epochs.table()
 
 
 def _read_pixels(images: Images, view: View, n_workers: int) -> Tensor:

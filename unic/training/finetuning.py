@@ -8,15 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from unic.features.sources import TrunkSource, Views
-from unic.images.loaders import ViewLoader
+from unic.features.sources import TrunkSource
 from unic.models.backbones import Backbone
 from unic.models.heads import Head, Projector, is_centered
 from unic.models.trained import Model
 from unic.runtime.processes import ALONE, Processes
-from unic.training.checkpoint import Checkpoint, resume
+from unic.training.checkpoint import Checkpoint
+from unic.training.epochs import Epochs, Kept
 from unic.training.pairs import Pairs
 from unic.training.snapshots import Snapshots
 from unic.training.step import FinetuningSettings, Trainer
@@ -29,7 +28,7 @@ TERMS = ("loss", "loss_pos", "loss_neg", "loss_ent", "loss_con")
 def finetune(
     backbone: Backbone,
     heads: Sequence[Head],
-    views: Views,
+    source: TrunkSource,
     pairs: Pairs,
     settings: FinetuningSettings,
     *,
@@ -55,15 +54,15 @@ def finetune(
     Args:
         backbone: Cut backbone; ``settings.trainable`` says what of it is trained.
         heads: From features or tokens to logits, all of one kind.
-        views: Views of the training images, or what the trunk gave for some of each.
+        source: What the trunk gives for views of the training images.
         pairs: Draws positives and negatives.
         settings: See :class:`unic.training.step.FinetuningSettings`.
         seed: Of the order, the pairs and the views.
         device: Where to train.
         checkpoint: Where the state is kept after each epoch; a training that was stopped goes on
             from there, to the same weights.
-        snapshots: Where the model is kept every few epochs, for looking on; those of an earlier
-            training are removed.
+        snapshots: Where the model is kept every few epochs; those of an earlier training are
+            removed.
         processes: This process and those that train along with it; all give the same arguments.
 
     Returns:
@@ -78,7 +77,7 @@ def finetune(
         ValueError: If a setting is out of its range, or all of the backbone is to be trained on
             cached outputs of its trunk.
     """
-    _check_settings(settings, views, reads_tokens=heads[0].reads_tokens)
+    _check_settings(settings, source, reads_tokens=heads[0].reads_tokens)
     generator = np.random.default_rng(seed)
     backbone.to(device).set_trainable(settings.trainable, final_norm=settings.train_final_norm)
     for head in heads:
@@ -89,27 +88,24 @@ def finetune(
         weights = torch.Generator().manual_seed(seed)
         projector = Projector(backbone.n_dims, generator=weights).to(device)
     trainer = Trainer(backbone, heads, settings, n_batches, processes, projector)
-    source = TrunkSource(
-        backbone,
-        views,
-        precision=settings.precision,
-        has_gradient=settings.trainable == "all",
-        device=device,
-        processes=processes,
+    is_first = processes.rank == 0
+    epochs = Epochs(
+        settings.epochs,
+        title=f"seed {seed}",
+        rate_setting="finetuning.learning_rate",
+        kept=None if checkpoint is None else Kept(checkpoint, trainer, generator, is_first),
+        is_shown=is_first,
     )
-    history = resume(checkpoint, trainer, generator)
-    if snapshots is not None and processes.rank == 0 and not history:
+    if snapshots is not None and is_first and not epochs.history:
         snapshots.clear()
-    epochs = range(len(history), settings.epochs)
-    is_shown = None if processes.rank == 0 else True
-    for epoch in tqdm(
-        epochs, f"seed {seed}", settings.epochs, initial=len(history), disable=is_shown
-    ):
+    for epoch in epochs:
         started, rate = time.perf_counter(), trainer.rate
         batches = pairs.draw_epoch(settings.batch_size, generator)
+        positions = processes.positions(*batches[0].shape)
         used = torch.zeros(len(heads), heads[0].n_clusters, dtype=torch.bool, device=device)
         terms = []
-        for rows, output in zip(batches, source.outputs(batches, generator), strict=True):
+        outputs = source.batches(batches, generator, positions=positions)
+        for rows, output in zip(batches, outputs, strict=True):
             predictions, losses = trainer.train(output, len(rows), pairs.find_far(rows[0]))
             used.scatter_(1, predictions, True)
             terms.append(losses)
@@ -117,29 +113,27 @@ def finetune(
         means = torch.stack(terms).mean(0)  # (h, 5)
         best = int(means[:, 0].argmin())
         losses_of_best, used_by_best = means[best].tolist(), used[best]
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "step": trainer.n_steps,
-                **dict(zip(TERMS, losses_of_best, strict=True)),
-                "entropy": math.log(len(used_by_best)) - losses_of_best[3],
-                "used_clusters": int(used_by_best.sum()),
-                "learning_rate": rate,
-                "images_per_second": sum(r.size for r in batches) / (time.perf_counter() - started),
-                "head": best,
-            }
-        )
+        row = {
+            "epoch": epoch + 1,
+            "step": trainer.n_steps,
+            **dict(zip(TERMS, losses_of_best, strict=True)),
+            "entropy": math.log(len(used_by_best)) - losses_of_best[3],
+            "used_clusters": int(used_by_best.sum()),
+            "learning_rate": rate,
+            "images_per_second": sum(r.size for r in batches) / (time.perf_counter() - started),
+            "head": best,
+        }
+        epochs.add(row)
         is_risky = settings.entropy_momentum > 0 and not is_centered(heads[0])
-        _check_epoch(history[-1], len(used_by_best), is_risky=is_risky)
-        if snapshots is not None and processes.rank == 0:
+        _log_epoch(row, len(used_by_best), is_risky=is_risky)
+        if snapshots is not None and is_first:
             snapshots.save(Model(backbone, heads[best]), epoch + 1)
-        if checkpoint is not None and processes.rank == 0:
-            generators = generator.bit_generator.state
-            checkpoint.save(trainer.state() | {"generator": generators, "history": history})
-    return pd.DataFrame(history)
+    return epochs.table()
 
 
-def _check_settings(settings: FinetuningSettings, views: Views, *, reads_tokens: bool) -> None:
+def _check_settings(
+    settings: FinetuningSettings, source: TrunkSource, *, reads_tokens: bool
+) -> None:
     if settings.schedule not in ("cosine", "constant"):
         raise ValueError(f"schedule must be cosine or constant, got {settings.schedule}")
     if settings.accumulation < 1:
@@ -150,16 +144,11 @@ def _check_settings(settings: FinetuningSettings, views: Views, *, reads_tokens:
         )
     if settings.lambda_con and reads_tokens:
         raise ValueError("lambda_con must be 0 with a head that reads all tokens")
-    if settings.trainable == "all" and not isinstance(views, ViewLoader):
+    if settings.trainable == "all" and not source.has_gradient:
         raise ValueError("trainable must be null or last_block with cached views, got all")
 
 
-def _check_epoch(row: dict[str, float], n_clusters: int, *, is_risky: bool) -> None:
-    if not np.isfinite(row["loss"]):
-        raise FloatingPointError(
-            f"the loss must stay finite, it is {row['loss']} in epoch {row['epoch']}; "
-            "lower finetuning.learning_rate"
-        )
+def _log_epoch(row: dict[str, float], n_clusters: int, *, is_risky: bool) -> None:
     logger.info(
         "epoch %(epoch)d loss %(loss).4f pos %(loss_pos).4f neg %(loss_neg).4f ent %(loss_ent).4f",
         row,

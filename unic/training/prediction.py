@@ -1,5 +1,7 @@
 """Clusters of images by a trained head."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +11,12 @@ from torch import Tensor, nn
 
 from unic.features.extraction import check_finite, extract_features, map_images
 from unic.images.images import Images
+from unic.images.source import ImageSource
 from unic.images.views import View
 from unic.models.trained import Model
+from unic.storage.stores import check_images, open_store
+
+Clusters = tuple[NDArray[np.int64], NDArray[np.float32]]  # (n,) and their confidence (n,)
 
 
 class Prediction(NamedTuple):
@@ -19,6 +25,58 @@ class Prediction(NamedTuple):
     features: NDArray[np.float32]  # (n, d)
     clusters: NDArray[np.int64]  # (n,)
     confidence: NDArray[np.float32]  # (n,), in (0, 1]
+
+
+def predict_splits(
+    model: Model,
+    ids: Mapping[str, Sequence[str]],
+    source: ImageSource,
+    *,
+    features: str | Path | None,
+    batch_size: int,
+    device: torch.device,
+    n_workers: int = 1,
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Clusters]]:
+    """Features and clusters of the images of every split.
+
+    Args:
+        model: On any device; moved to ``device``.
+        ids: Images by split.
+        source: Where pixels are from.
+        features: Store of features of a frozen backbone, which need no images.
+        batch_size: Images a batch.
+        device: Where the model runs.
+        n_workers: Threads that decode.
+
+    Returns:
+        Features ``(n, d)``, and clusters ``(n,)`` with their confidence, each by split.
+
+    Raises:
+        ValueError: If the store is of other images; else as :func:`predict_images`.
+    """
+    found = {}
+    for split in ids:
+        if features is not None:
+            store = open_store(features, kind="features")
+            check_images(store, ids[split], split=split)
+            rows = store.read("features", split=split)
+            found[split] = Prediction(rows, *predict_clusters(model.head, rows, device=device))
+        else:
+            found[split] = predict_images(
+                model,
+                source.open(ids[split]),
+                source.view,
+                batch_size=batch_size,
+                device=device,
+                n_workers=n_workers,
+            )
+    return (
+        {split: prediction.features for split, prediction in found.items()},
+        {
+            split: (prediction.clusters, prediction.confidence)
+            for split, prediction in found.items()
+        },
+    )
 
 
 def predict_images(

@@ -11,17 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
-from unic.features.cached_views import CachedViews
 from unic.features.sources import TrunkSource
-from unic.images.loaders import ViewLoader
 from unic.models.backbones import Backbone
 from unic.models.cosine_classifier import CosineClassifier
 from unic.models.heads import Projector
 from unic.models.trunk_output import TrunkOutput
 from unic.storage.known_labels import check_known_labels
-from unic.training.checkpoint import Checkpoint, resume
+from unic.training.checkpoint import Checkpoint
+from unic.training.epochs import Epochs, Kept
 from unic.training.losses import (
     contrastive_loss,
     entropy_loss,
@@ -53,12 +51,11 @@ class SimGCDSettings:
     teacher_temperature: float
     teacher_epochs: int  # until the teacher has its temperature
     seed: int
-    precision: str = "auto"  # of the frozen trunk: float32, bfloat16, or auto
 
 
 def train_simgcd(
     backbone: Backbone,
-    views: ViewLoader | CachedViews,
+    source: TrunkSource,
     known_labels: NDArray[np.int64],
     settings: SimGCDSettings,
     *,
@@ -76,7 +73,7 @@ def train_simgcd(
 
     Args:
         backbone: Cut backbone; its last block is trained.
-        views: Views of the training images, or what the trunk gave for some of each.
+        source: What the trunk gives for views of the training images.
         known_labels: Shape ``(n,)``, below ``n_clusters``, -1 = unknown.
         settings: See :class:`SimGCDSettings`.
         n_clusters: K, old and new classes together.
@@ -96,38 +93,35 @@ def train_simgcd(
     check_known_labels(known_labels, len(known_labels), n_clusters=n_clusters)
     backbone.to(device).set_trainable("last_block")
     trainer = SimGCDTrainer(backbone, settings, n_clusters=n_clusters, device=device)
-    source = TrunkSource(
-        backbone, views, precision=settings.precision, has_gradient=False, device=device
-    )
     generator = np.random.default_rng(settings.seed)
-    history = resume(checkpoint, trainer, generator)
-    epochs = range(len(history), settings.epochs)
-    for epoch in tqdm(epochs, "SimGCD", settings.epochs, initial=len(history), disable=None):
+    epochs = Epochs(
+        settings.epochs,
+        title="SimGCD",
+        rate_setting="pretraining.simgcd.learning_rate",
+        kept=None if checkpoint is None else Kept(checkpoint, trainer, generator),
+    )
+    for epoch in epochs:
         trainer.start_epoch(epoch)
         rows = draw_epoch(known_labels, settings.batch_size, generator)
         batches = [np.stack([batch, batch]) for batch in rows]  # (2, b) each
         used = torch.zeros(n_clusters, dtype=torch.bool, device=device)
         terms = []
-        for batch, output in zip(rows, source.outputs(batches, generator), strict=True):
+        for batch, output in zip(rows, source.batches(batches, generator), strict=True):
             labels = torch.from_numpy(known_labels[batch]).to(device)
             clusters, losses = trainer.train(output, labels)
             used[clusters] = True
             terms.append(losses)
         means = torch.stack(terms).mean(0).tolist()
-        history.append(
-            {
-                "epoch": epoch + 1,
-                **dict(zip(TERMS, means, strict=True)),
-                "used_clusters": int(used.sum()),
-                "teacher_temperature": trainer.teacher_temperature,
-                "learning_rate": trainer.rate,
-            }
-        )
-        _check_epoch(history[-1])
-        if checkpoint is not None:
-            state = {"generator": generator.bit_generator.state, "history": history}
-            checkpoint.save(trainer.state() | state)
-    return trainer.classifier, pd.DataFrame(history)
+        row = {
+            "epoch": epoch + 1,
+            **dict(zip(TERMS, means, strict=True)),
+            "used_clusters": int(used.sum()),
+            "teacher_temperature": trainer.teacher_temperature,
+            "learning_rate": trainer.rate,
+        }
+        epochs.add(row)
+        logger.info("epoch %d loss %.4f used %d", row["epoch"], row["loss"], row["used_clusters"])
+    return trainer.classifier, epochs.table()
 
 
 def draw_epoch(
@@ -258,12 +252,3 @@ class SimGCDTrainer:
         for parameter, kept in zip(self.parameters, state["parameters"], strict=True):
             parameter.copy_(kept)
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _check_epoch(row: dict[str, float]) -> None:
-    if not math.isfinite(row["loss"]):
-        raise FloatingPointError(
-            f"the loss must stay finite, it is {row['loss']} in epoch {row['epoch']}; "
-            "lower pretraining.simgcd.learning_rate"
-        )
-    logger.info("epoch %d loss %.4f used %d", row["epoch"], row["loss"], row["used_clusters"])

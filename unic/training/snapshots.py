@@ -1,11 +1,9 @@
-"""Snapshots: a model after some of its epochs, for looking on."""
+"""Snapshots: a model after some of its epochs, for its learning curve."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from unic.models.trained import Model, save_model
+from unic.models.trained import Model, ModelDescription, save_model
 
 
 class Snapshots:
@@ -17,7 +15,7 @@ class Snapshots:
         description: Of the model, see :func:`unic.models.trained.save_model`.
     """
 
-    def __init__(self, folder: str | Path, *, every: int | None, description: Mapping[str, Any]):
+    def __init__(self, folder: str | Path, *, every: int | None, description: ModelDescription):
         self.folder, self.every, self.description = Path(folder), every, description
 
     def clear(self) -> None:

@@ -36,7 +36,6 @@ class FinetuningSettings:
     lambda_ent: float
     lambda_con: float = 0.0
     schedule: str = "cosine"  # or constant
-    precision: str = "auto"  # of the frozen trunk: float32, bfloat16, or auto
     clip_norm: float | None = None  # largest norm of the gradient
     accumulation: int = 1  # batches a step of the optimizer
     entropy_momentum: float = 0.0  # share of past batches in the mean prediction of L_ent

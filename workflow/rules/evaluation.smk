@@ -40,9 +40,7 @@ rule follow_training:
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=decide(stages.view),
+        source=decide(stages.image_source),
         n_restarts=value("kmeans.n_restarts"),
         snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("evaluation/follow_training.py"),

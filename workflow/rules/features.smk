@@ -25,9 +25,7 @@ rule extract_features:
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=decide(stages.view),
+        source=decide(stages.image_source),
         name=value("backbone.name"),
         weights=value("backbone.weights"),
         weights_digest=weights_digest(value("backbone.weights")),
@@ -72,9 +70,7 @@ rule extract_pixels:
         "../../environment.yml"
     threads: value("machine.threads")
     params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=decide(stages.view),
+        source=decide(stages.image_source),
         code=script_digest("features/extract_pixels.py"),
     message:
         "Taking the pixels of {wildcards.experiment} as features"
@@ -103,10 +99,8 @@ rule extract_tokens:
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
+        source=decide(stages.image_source),
         decoded=value("data.decoded"),
-        view=decide(stages.view),
         views=value("views"),
         name=value("backbone.name"),
         weights=decide(stages.trunk_weights),
@@ -163,10 +157,8 @@ rule extract_views:
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
+        source=decide(stages.image_source),
         decoded=value("data.decoded"),
-        view=decide(stages.view),
         views=value("views"),
         name=value("backbone.name"),
         weights=value("backbone.weights"),

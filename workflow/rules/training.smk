@@ -15,9 +15,7 @@ rule pretrain:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=decide(stages.view),
+        source=decide(stages.image_source),
         name=value("backbone.name"),
         options=value("backbone.options"),
         pretraining=value("pretraining.neighbors"),
@@ -50,17 +48,16 @@ rule pretrain_simgcd:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=decide(stages.view),
+        source=decide(stages.image_source),
         augmentation=value("pretraining.simgcd.augmentation"),
+        precision=value("views.precision"),
         name=value("backbone.name"),
         options=value("backbone.options"),
         start=value("pretraining.simgcd.start"),
         weights_digest=weights_digest(value("pretraining.simgcd.start")),
         network=value("backbone.network"),
         n_clusters=value("n_clusters"),
-        simgcd=decide(stages.simgcd_training),
+        simgcd=decide(stages.simgcd),
         code=script_digest("training/pretrain_simgcd.py"),
     message:
         "Training {params.name} by SimGCD on the images of {wildcards.experiment}"
@@ -93,18 +90,17 @@ rule finetune:
         device=value("machine.device"),
         processes=value("machine.processes"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=decide(stages.view),
+        source=decide(stages.image_source),
         augmentation=value("views.augmentation"),
-        negatives=value("negatives.draw"),
+        precision=value("views.precision"),
+        draw=value("negatives.draw"),
         pool=decide(stages.negative_pool),
         weights=value("backbone.weights"),
         weights_digest=weights_digest(value("backbone.weights")),
         network=decide(stages.network),
         model=decide(stages.model),
         n_heads=value("finetuning.n_heads"),
-        finetuning=decide(stages.training),
+        finetuning=decide(stages.finetuning),
         snapshot_every=value("finetuning.snapshot_every"),
         code=script_digest("training/finetune.py"),
     message:
@@ -134,9 +130,7 @@ rule predict:
         device=value("machine.device"),
         batch_size=value("machine.batch_size"),
     params:
-        data=value("data.name"),
-        root=value("data.root"),
-        view=decide(stages.view),
+        source=decide(stages.image_source),
         code=script_digest("training/predict.py"),
     message:
         "Predicting the clusters of {wildcards.experiment}, seed {wildcards.seed}"

@@ -1,9 +1,8 @@
 """Score the snapshots of a training with the true labels, after it has ended (Fig. 6)."""
 
 from unic.evaluation.learning_curve import follow_snapshots
-from unic.images.decoded import open_pixels
 from unic.images.index import read_index
-from unic.images.views import View
+from unic.images.source import ImageSource
 from unic.runtime.devices import choose_device
 from unic.runtime.jobs import job
 from unic.storage.files import write_csv
@@ -11,19 +10,12 @@ from unic.storage.stores import open_store, read_splits
 
 with job(snakemake.log[0], threads=snakemake.threads):
     ids = read_index(snakemake.input.images)
+    source = ImageSource.parse(snakemake.params.source, decoded=snakemake.input.get("decoded"))
     progress = follow_snapshots(
         f"{snakemake.input.model}.snapshots",
-        {
-            split: open_pixels(
-                snakemake.params.data,
-                ids[split],
-                root=snakemake.params.root,
-                decoded=snakemake.input.get("decoded"),
-            )
-            for split in ids
-        },
+        source.open_splits(ids),
         read_splits(open_store(snakemake.input.labels, kind="labels"), "labels"),
-        View(**snakemake.params.view),
+        source.view,
         n_restarts=snakemake.params.n_restarts,
         seed=int(snakemake.wildcards.seed),
         batch_size=snakemake.resources.batch_size,

@@ -2,10 +2,9 @@
 
 from unic.features.cached_views import extract_tokens, join_tokens
 from unic.images.augmentations import choose_augmentation
-from unic.images.decoded import open_pixels
 from unic.images.index import read_index
 from unic.images.loaders import ViewLoader
-from unic.images.views import View
+from unic.images.source import ImageSource
 from unic.models.backbones import load_backbone
 from unic.runtime.devices import choose_device, choose_precision
 from unic.runtime.jobs import job
@@ -19,26 +18,21 @@ with job(snakemake.log[0], threads=snakemake.threads):
     else:
         device = choose_device(snakemake.resources.device)
         views = snakemake.params.views
-        view = View(**snakemake.params.view)
+        source = ImageSource.parse(snakemake.params.source, decoded=snakemake.input.get("decoded"))
         backbone = load_backbone(
             snakemake.params.name,
             weights=snakemake.input.get("backbone", snakemake.params.weights),
             network=snakemake.params.network,
             options=snakemake.params.options,
-            image_size=view.image_size,
+            image_size=source.view.image_size,
             all_tokens=snakemake.params.all_tokens,
             is_frozen=snakemake.params.is_frozen,
         )
         extract_tokens(
             snakemake.output.header,
             ViewLoader(
-                open_pixels(
-                    snakemake.params.data,
-                    ids,
-                    root=snakemake.params.root,
-                    decoded=snakemake.input.get("decoded"),
-                ),
-                view,
+                source.open(ids),
+                source.view,
                 augmentation=choose_augmentation(views["augmentation"]),
                 n_workers=snakemake.threads,
             ),

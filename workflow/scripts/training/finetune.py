@@ -5,17 +5,12 @@ from unic.runtime.processes import run_together
 from unic.training.run import FinetuningRun, train
 
 with job(snakemake.log[0], threads=snakemake.threads):
-    run_together(
-        train,
-        FinetuningRun(
-            inputs=dict(snakemake.input.items()),
-            outputs=dict(snakemake.output.items()),
-            checkpoint=f"{snakemake.output.model}.checkpoint",
-            snapshots=f"{snakemake.output.model}.snapshots",
-            params=dict(snakemake.params.items()),
-            seed=int(snakemake.wildcards.seed),
-            device=snakemake.resources.device,
-            threads=snakemake.threads,
-        ),
-        n_processes=snakemake.resources.processes,
+    run = FinetuningRun.parse(
+        dict(snakemake.input.items()),
+        dict(snakemake.output.items()),
+        dict(snakemake.params.items()),
+        seed=int(snakemake.wildcards.seed),
+        device=snakemake.resources.device,
+        threads=snakemake.threads,
     )
+    run_together(train, run, n_processes=snakemake.resources.processes)

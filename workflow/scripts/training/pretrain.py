@@ -1,8 +1,7 @@
 """Train a backbone without labels, where an experiment has none."""
 
-from unic.images.datasets import open_images
 from unic.images.index import read_index
-from unic.images.views import View
+from unic.images.source import ImageSource
 from unic.models.backbones import load_backbone, save_backbone
 from unic.runtime.devices import choose_device
 from unic.runtime.jobs import job
@@ -12,17 +11,18 @@ from unic.training.contrastive import PretrainingSettings, pretrain
 with job(snakemake.log[0], threads=snakemake.threads):
     ids = read_index(snakemake.input.images)["train"]
     settings = PretrainingSettings(**snakemake.params.pretraining)
+    source = ImageSource.parse(snakemake.params.source, decoded=None)
     backbone = load_backbone(
         snakemake.params.name,
         weights="random",
         options=snakemake.params.options,
-        image_size=snakemake.params.view["image_size"],
+        image_size=source.view.image_size,
         seed=settings.seed,
     )
     history = pretrain(
         backbone,
-        open_images(snakemake.params.data, ids, root=snakemake.params.root),
-        View(**snakemake.params.view),
+        source.open(ids),
+        source.view,
         settings,
         device=choose_device(snakemake.resources.device),
         n_workers=snakemake.threads,
