@@ -46,7 +46,7 @@ class Executor(local.Executor):  # type: ignore[misc]
         is_main = self.workflow.exec_mode is ExecMode.DEFAULT
         has_input = self.workflow.execution_settings.debug
         if is_main and not IS_AVAILABLE:
-            logger.warning("jobs are forked on Linux alone, each imports for itself")
+            logger.info("Jobs are forked on Linux alone, here each imports for itself.")
         if is_main and IS_AVAILABLE and not has_input:
             ForkedScript.servers = Servers()
             snakemake.script.PythonScript = ForkedScript

@@ -119,6 +119,41 @@ def test_a_killed_server_fails_its_job_and_another_takes_its_place(toy: Project)
 
 
 @FORKED
+@pytest.mark.parametrize(
+    ("start", "setting"),
+    [
+        ("", '    shadow: "minimal"\n'),
+        ('shell.prefix("set -e; ")\n', ""),
+    ],
+)
+def test_a_job_that_needs_a_shell_or_a_folder_of_its_own_is_not_forked(
+    toy: Project, start: str, setting: str
+) -> None:
+    rule = f"rule b:\n{setting}"
+    (toy.folder / "Snakefile").write_text(start + SNAKEFILE.replace("rule b:\n", rule))
+    toy.run()
+    assert "in a process of its own" in (toy.folder / "b.log").read_text()
+    assert ("forked" in (toy.folder / "a.log").read_text()) == (not start)
+
+
+def test_rules_without_a_script(toy: Project) -> None:
+    code = SNAKEFILE.replace('script: "b.py"', 'run: open(output[0], "w").close()')
+    (toy.folder / "Snakefile").write_text(code.replace('script: "a.py"', 'shell: "touch {output}"'))
+    toy.run()
+    assert (toy.folder / "b").is_file()
+
+
+@FORKED
+def test_two_workflows_at_once(toy: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other") / "toy"
+    shutil.copytree(toy.folder, other)
+    write(toy.folder, "a", "import signal; os.kill(os.getppid(), signal.SIGKILL)")
+    write(other, "a", "import time; time.sleep(2)")
+    processes = [toy.start(), Project(other).start()]
+    assert [process.wait(60) for process in processes] == [1, 0]
+
+
+@FORKED
 def test_retries(toy: Project) -> None:
     write(toy.folder, "a", "Path('tried').exists() or Path('tried').touch() or 1 / 0")
     toy.run("--retries", "1")
@@ -168,6 +203,18 @@ def test_ctrl_c_ends_all(toy: Project) -> None:
     wait_until(lambda: not Path(f"/proc/{server}").exists())
     assert "KeyboardInterrupt" not in (toy.folder / "a.log").read_text()
     assert not (toy.folder / "a").exists()
+
+
+@FORKED
+def test_sigterm_lets_the_running_job_end_and_ends_all(toy: Project) -> None:
+    tell = "Path('started').write_text(''); import time; time.sleep(3)"
+    write(toy.folder, "a", tell)
+    process = toy.start()
+    wait_until((toy.folder / "started").is_file)
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait(30)
+    assert (toy.folder / "a").is_file()
+    assert not (toy.folder / "b").exists()
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

@@ -15,8 +15,9 @@ def say_last(failed: Iterable[tuple[str, Sequence[str]]]) -> None:
     Args:
         failed: Rule and log files of each job.
     """
-    text = "\n".join(["", *(describe_failure(rule, logs) for rule, logs in sorted(failed))])
-    atexit.register(print, text, file=sys.stderr)
+    texts = [describe_failure(rule, logs) for rule, logs in sorted(failed)]
+    if texts:
+        atexit.register(print, "", *texts, sep="\n", file=sys.stderr)
 
 
 def describe_failure(rule: str, logs: Sequence[str]) -> str:

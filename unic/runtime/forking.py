@@ -33,9 +33,10 @@ from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
 
 IS_AVAILABLE = sys.platform == "linux"
-_SINGLE_THREAD = {  # libraries that start threads when they are loaded
+_HARMLESS = {  # what may start a thread, or a GPU, while it is imported
     **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # of pyarrow
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # torch.cuda.is_available() without a context
 }
 _PATIENCE = 5.0  # seconds that an interrupted script has to clean up
 _SET_PARENT_DEATH_SIGNAL, _SET_NAME = 1, 15  # of prctl
@@ -71,16 +72,11 @@ class Server:
                 command,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | _SINGLE_THREAD,
+                env=os.environ | _HARMLESS,
             )
         if not self._control.recv(1):
             self._control.close()
             raise CannotForkError(f"the process to fork from {self._describe_end()}")
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
 
     @property
     def is_alive(self) -> bool:
