@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
 
+import psutil
 import snakemake.script
 from snakemake.benchmark import benchmarked
 from snakemake.executors import local
@@ -121,6 +122,8 @@ class ForkedScript(PythonScript):  # type: ignore[misc]
             return
         except ChildProcessError as error:
             raise self._killed(f"was killed: {error}") from None
+        except psutil.NoSuchProcess:
+            raise self._killed("was killed when it started") from None
         if self.bench_record is not None:
             self.bench_record.cpu_time = ended.cpu_seconds  # of short jobs too
         if ended.status < 0:

@@ -287,9 +287,10 @@ class _Forking:
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self.scripts:
-            for kill in (os.kill, os.killpg):  # a group of its own is made by the script itself
-                with suppress(ProcessLookupError):
-                    kill(pid, number)
+            try:
+                os.killpg(pid, number)
+            except ProcessLookupError:  # it has yet to make a group of its own
+                os.kill(pid, number)
 
     def _end_at_once(self, *_: object) -> NoReturn:
         self._signal(signal.SIGKILL)
@@ -336,8 +337,8 @@ def _close(script: _Script) -> None:
 def _forget() -> None:
     """Draw anew what a process draws or finds out for itself when it starts."""
     random.seed()
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
     tempfile.tempdir = None
 
 
