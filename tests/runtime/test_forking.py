@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from unic.runtime.forking import IS_AVAILABLE, Ended, Server
+from unic.runtime.forking import IS_AVAILABLE, CannotForkError, Ended, Server
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not IS_AVAILABLE, reason="forks scripts on Linux alone")
@@ -265,6 +265,30 @@ def test_a_kill_of_the_server_ends_its_scripts_and_is_told(tmp_path: Path) -> No
         os.kill(server, signal.SIGKILL)
         wait_for_end([server, script])
         os.kill(child, signal.SIGKILL)  # of a script that is killed it is left, as of any process
+
+
+def test_a_kill_of_the_server_while_it_imports_is_told_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    tell = "open(f'importing.{os.getpid()}', 'w').close()"
+    Path("slow.py").write_text(f"import os, time\n{tell}\ntime.sleep(60)")
+    server = Server()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(run, server, "import slow", name) for name in ("a.py", "b.py")]
+        deadline = time.monotonic() + 20
+        while not (found := list(Path().glob("importing.*"))):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(int(found[0].suffix[1:]), signal.SIGKILL)
+        for future in asked:
+            with pytest.raises(ChildProcessError, match="was killed by SIGKILL"):
+                future.result(10)
+    assert not server.is_alive
+    with pytest.raises(CannotForkError, match="was killed by SIGKILL"):
+        run(server, "")
+    server.close()
 
 
 def test_a_kill_of_a_script_ends_what_it_started(tmp_path: Path) -> None:
