@@ -1,3 +1,4 @@
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 import unic
 from unic.evaluation.scores import Truth
-from unic.evaluation.summary import choose_shown, summarize, summarize_seeds
+from unic.evaluation.summary import choose_seed, choose_shown, summarize, summarize_seeds
 from unic.images.index import Skipped
 from unic.storage.prediction_tables import tabulate
 from unic.storage.stores import Store, open_store, write_store
@@ -65,6 +66,20 @@ def make_positives(folder: Path) -> Store:
     return open_store(path, kind="positives")
 
 
+def make_history(losses: dict[int, float]) -> pd.DataFrame:
+    """Three epochs a seed; only the last is in the order of the losses given."""
+    rows = [
+        (seed, epoch, loss if epoch == 3 else -loss)
+        for seed, loss in losses.items()
+        for epoch in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows, columns=["seed", "epoch", "loss"])
+
+
+def make_scores(values: dict[int, Any], *, split: str = "test", name: str = "acc") -> Any:
+    return {str(seed): {split: {name: value}} for seed, value in values.items()}
+
+
 # Over seeds
 
 
@@ -104,6 +119,7 @@ def test_simgcd_has_a_seed_of_its_own(tmp_path: Path) -> None:
             found,
             make_truth(),
             make_positives(tmp_path),
+            make_history({0: 2.0, 1: 1.0}),
             experiment="toy",
             n_clusters=3,
             seeds=[0, 1],
@@ -117,14 +133,23 @@ def test_simgcd_has_a_seed_of_its_own(tmp_path: Path) -> None:
         run({"unic": scores["simgcd"]})
 
 
-@pytest.mark.parametrize(("n_labeled", "task"), [(0, "clustering"), (2, "gcd")])
-def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: str) -> None:
+@pytest.mark.parametrize(
+    ("n_labeled", "task", "split", "name", "by"),
+    [
+        (0, "clustering", "test", "acc", "accuracy"),
+        (2, "gcd", "unlabeled", "all", "All accuracy"),
+    ],
+)
+def test_the_summary_says_what_was_done(
+    tmp_path: Path, n_labeled: int, task: str, split: str, name: str, by: str
+) -> None:
     truth = make_truth(n_labeled=n_labeled)
-    scores = {m: {"0": {"test": {"acc": 0.5}}, "1": {"test": {"acc": 1.0}}} for m in ("unic", "km")}
+    scores = {m: make_scores({0: 0.5, 1: 1.0}, split=split, name=name) for m in ("unic", "km")}
     summary = summarize(
         scores,
         truth,
         make_positives(tmp_path),
+        make_history({0: 2.0, 1: 1.0}),
         experiment="toy",
         n_clusters=3,
         seeds=[0, 1],
@@ -134,7 +159,8 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
     assert json.loads(json.dumps(summary)) == summary
     methods = summary.pop("methods")
     assert list(methods) == ["unic", "km"]
-    assert methods["km"]["test"]["acc"]["mean"] == 0.75
+    assert methods["km"][split][name]["mean"] == 0.75
+    why = f"the lower of the two middle ones of 2 seeds by {by} on the {split} images, 50.0%"
     assert summary == {
         "experiment": "toy",
         "task": task,
@@ -159,6 +185,7 @@ def test_the_summary_says_what_was_done(tmp_path: Path, n_labeled: int, task: st
             "neighbor_purity": 0.5,
         },
         "stage_owners": {"mine_neighbors": "other"},
+        "shown": {"seed": 0, "split": split, "by": name, "value": 0.5, "why": why},
     }
 
 
@@ -169,6 +196,7 @@ def test_classes_that_nobody_knows_are_not_counted(tmp_path: Path) -> None:
         scores,
         truth,
         make_positives(tmp_path),
+        make_history({0: 2.0, 1: 1.0}),
         experiment="toy",
         n_clusters=3,
         seeds=[0],
@@ -178,6 +206,63 @@ def test_classes_that_nobody_knows_are_not_counted(tmp_path: Path) -> None:
 
 
 # What the report shows
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "seed", "why"),
+    [
+        ({0: 0.9}, 0, "the only seed, by accuracy on the test images, 90.0%"),
+        ({0: 0.9, 1: 0.8}, 1, "the lower of the two middle ones of 2 seeds by"),
+        (
+            {0: 0.99, 1: 0.95, 2: 0.94},
+            1,
+            "the median of 3 seeds by accuracy on the test images, 95",
+        ),
+        ({5: 0.1, 3: 0.4, 8: 0.2, 9: 0.3}, 8, "the lower of the two middle ones of 4 seeds by"),
+        ({4: 0.5, 2: 0.5, 7: 0.9}, 2, "the median of 3 seeds by"),
+        ({0: 0.9, 1: None, 2: float("nan"), 3: 0.8, 4: 0.7}, 3, "the median of 3 seeds by"),
+    ],
+)
+def test_the_seed_of_the_median_accuracy_stands_for_all(
+    accuracies: dict[int, float], seed: int, why: str
+) -> None:
+    for seeds in itertools.permutations(accuracies):
+        scores = make_scores({seed: accuracies[seed] for seed in seeds})
+        history = make_history(dict.fromkeys(seeds, 1.0))
+        chosen = choose_seed(scores, history, seeds=seeds, split="test")
+        assert chosen[:4] == (seed, "test", "acc", accuracies[seed])
+        assert chosen.why.startswith(why)
+
+
+def test_gcd_goes_by_all() -> None:
+    scores = {
+        str(seed): {"unlabeled": {"all": value, "old": -value, "nmi": 1.0}}
+        for seed, value in enumerate([0.8, 0.7, 0.9])
+    }
+    history = make_history({0: 3.0, 1: 2.0, 2: 1.0})
+    chosen = choose_seed(scores, history, seeds=[0, 1, 2], split="unlabeled")
+    assert chosen[:4] == (0, "unlabeled", "all", 0.8)
+    assert chosen.why == "the median of 3 seeds by All accuracy on the unlabeled images, 80.0%"
+
+
+@pytest.mark.parametrize(
+    ("losses", "seed"),
+    [({4: 2.5}, 4), ({0: 3.0, 1: 1.0, 2: 2.5}, 2), ({0: 3.0, 1: 1.0}, 1), ({1: 2.0, 0: 2.0}, 0)],
+)
+def test_without_labels_the_last_loss_decides(losses: dict[int, float], seed: int) -> None:
+    scores = make_scores(dict.fromkeys(losses, 3.0), split="train", name="used_clusters")
+    for seeds in itertools.permutations(losses):
+        history = make_history({seed: losses[seed] for seed in seeds}).iloc[::-1]
+        chosen = choose_seed(scores, history, seeds=seeds, split="train")
+        assert chosen[:4] == (seed, "train", "loss", losses[seed])
+        assert f"loss in the last epoch, {losses[seed]:.4g}, since" in chosen.why
+
+
+def test_some_seed_must_have_a_value() -> None:
+    scores = make_scores({0: None, 1: float("nan")})
+    history = make_history({0: float("nan")})
+    with pytest.raises(ValueError, match=r"one of the seeds \[0, 1\] must have a loss, none has"):
+        choose_seed(scores, history, seeds=[1, 0], split="test")
 
 
 @pytest.mark.parametrize(("has_test", "split"), [(True, "test"), (False, "train")])

@@ -42,6 +42,7 @@ def make_metrics(split="test", keys=("acc", "nmi", "ari"), **changes):
             "clean_fraction": 0.83,
             "reciprocity": 0.625,
         },
+        "shown": {"seed": 0, "why": "the lower of the two middle ones of 2 seeds by accuracy"},
     } | changes
 
 
@@ -98,6 +99,10 @@ class TestPage:
         assert "30.0 points above k-means on the same features (55.7%)" in text
         assert "61.0%" in text  # neighborhoods kept
         assert text.index("UNIC 85.7%") < text.index("k-means on features 55.7%")
+
+    def test_says_which_seed_it_shows_and_why(self, report):
+        why = "by seed 0, the lower of the two middle ones of 2 seeds by accuracy."
+        assert f"The test images {why}" in text_of(report.html)
 
     @pytest.mark.usefixtures("unencoded")
     def test_says_how_neighbors_were_found_and_cleaned(self, report):

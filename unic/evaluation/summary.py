@@ -1,5 +1,6 @@
 """The summary of an experiment, metrics.json, and the predictions that its report shows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,17 @@ from unic.storage.stores import Store
 
 _N_NAMED = 10  # skipped images that are named; the index has all
 RUN_ONCE = ("simgcd",)  # its seed is that of the pretraining, whatever the seeds of the experiment
+HEADLINES = {"acc": "accuracy", "all": "All accuracy"}  # of clustering, of GCD
+
+
+class Choice(NamedTuple):
+    """The seed that a report shows, and why: ``shown`` of metrics.json."""
+
+    seed: int
+    split: str  # test, train, or unlabeled for GCD
+    by: str  # a key of HEADLINES, or loss
+    value: float  # of the seed
+    why: str  # as the report says it
 
 
 class Shown(NamedTuple):
@@ -30,6 +42,7 @@ def summarize(
     scores: Mapping[str, Scores],
     truth: Truth,
     positives: Store,
+    history: pd.DataFrame,
     *,
     experiment: str,
     n_clusters: int,
@@ -43,6 +56,7 @@ def summarize(
         scores: Method to seed to split to name to value.
         truth: Truth about the images.
         positives: Store of cleaned neighbors.
+        history: A row per seed and epoch, with the columns ``seed``, ``epoch`` and ``loss``.
         experiment: Name of the experiment.
         n_clusters: K.
         seeds: The seeds, in the order of the values.
@@ -62,6 +76,9 @@ def summarize(
         "n_labeled": int(truth.is_labeled.sum()),
         "seeds": list(seeds),
         "methods": {m: summarize_seeds(s, _seeds_of(m, s, seeds)) for m, s in scores.items()},
+        "shown": choose_seed(
+            scores["unic"], history, seeds=seeds, split=find_scored_split(truth)
+        )._asdict(),
         "neighbors": {
             "n_neighbors": parameters["n_neighbors"],
             "far_rank": parameters["far_rank"],
@@ -105,9 +122,51 @@ def summarize_seeds(scores: Scores, seeds: Sequence[int]) -> dict[str, dict[str,
     }
 
 
+def choose_seed(
+    scores: Scores, history: pd.DataFrame, *, seeds: Sequence[int], split: str
+) -> Choice:
+    """Choose the seed that stands for the others: the median one.
+
+    The median of the accuracy, for GCD of All; where no seed has one, that of the loss of the kept
+    head in the last epoch. Of two middle values the lower one is taken, of equal seeds the lower
+    number. Seeds without a value are left out.
+
+    Args:
+        scores: Seed to split to name to value.
+        history: A row per seed and epoch, with the columns ``seed``, ``epoch`` and ``loss``.
+        seeds: Those to choose from, at least one; their order changes nothing.
+        split: Whose accuracy counts.
+
+    Raises:
+        ValueError: If no seed has an accuracy or a loss.
+    """
+    for by, name in HEADLINES.items():
+        values = {seed: scores[str(seed)].get(split, {}).get(by) for seed in seeds}
+        found = _drop_missing(values)
+        if found:
+            seed = _find_median(found)
+            told = f"{name} on the {split} images, {100 * found[seed]:.1f}%"
+            return Choice(seed, split, by, found[seed], _explain(len(found), told))
+    last = history.sort_values("epoch").groupby("seed")["loss"].last().to_dict()
+    found = _drop_missing({seed: last.get(seed) for seed in seeds})
+    if not found:
+        raise ValueError(f"one of the seeds {sorted(seeds)} must have a loss, none has one")
+    seed = _find_median(found)
+    told = f"loss in the last epoch, {found[seed]:.4g}, since true labels are not known"
+    return Choice(seed, split, "loss", found[seed], _explain(len(found), told))
+
+
+def find_scored_split(truth: Truth) -> str:
+    """Name the images that the protocol scores: unlabeled for GCD, else test, else train."""
+    if truth.is_gcd:
+        return "unlabeled"
+    return "test" if "test" in truth.image_ids else "train"
+
+
 def choose_shown(predictions: pd.DataFrame, truth: Truth) -> Shown:
-    """Take the split that the protocol scores: test, unlabeled for GCD, else train."""
-    split = "test" if "test" in truth.image_ids and not truth.is_gcd else "train"
+    """Take the images that the protocol scores, see :func:`find_scored_split`."""
+    scored = find_scored_split(truth)
+    split = "train" if truth.is_gcd else scored
     rows = predictions[predictions["split"] == split].reset_index(drop=True)
     labels = None if truth.labels is None else truth.labels[split]
     if truth.is_gcd:
@@ -118,7 +177,7 @@ def choose_shown(predictions: pd.DataFrame, truth: Truth) -> Shown:
         labels=labels,
         class_names=truth.class_names or None,
         seed=int(predictions["seed"].iloc[0]),
-        split="unlabeled" if truth.is_gcd else split,
+        split=scored,
     )
 
 
@@ -141,3 +200,20 @@ def _seeds_of(method: str, scores: Scores, seeds: Sequence[int]) -> Sequence[int
 def _mean_and_std(values: Sequence[float]) -> dict[str, Any]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "std": std, "values": list(values)}
+
+
+def _drop_missing(values: Mapping[int, float | None]) -> dict[int, float]:
+    return {seed: float(v) for seed, v in values.items() if v is not None and not math.isnan(v)}
+
+
+def _find_median(values: Mapping[int, float]) -> int:
+    """The lowest seed of the median value, of the lower one of two."""
+    median = sorted(values.values())[(len(values) - 1) // 2]
+    return min(seed for seed, value in values.items() if value == median)
+
+
+def _explain(n_seeds: int, told: str) -> str:
+    if n_seeds == 1:
+        return f"the only seed, by {told}"
+    middle = "the median" if n_seeds % 2 else "the lower of the two middle ones"
+    return f"{middle} of {n_seeds} seeds by {told}"

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
+from unic.evaluation.summary import HEADLINES
 from unic.report.contact_sheets import contact_sheet, encode_png
 from unic.report.figures import (
     LABELED_METRICS,
@@ -256,7 +257,7 @@ def compare_with_kmeans(metrics: Mapping[str, Any], *, split: str) -> str:
     key = _main_metric(ours)
     if key is None:
         return "No labels were given, so accuracy could not be measured."
-    name = {"acc": "accuracy", "all": "All accuracy"}.get(key, METRIC_NAMES[key])
+    name = HEADLINES.get(key, METRIC_NAMES[key])
     start = f"UNIC reaches {_percent(ours[key]['mean'])} {name} on the {split} images"
     n_seeds = len(ours[key]["values"])
     start += f" (mean of {n_seeds} seeds)" if n_seeds > 1 else " (one seed)"

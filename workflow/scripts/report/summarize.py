@@ -17,17 +17,20 @@ with job(snakemake.log[0]):
         open_store(snakemake.input.known_labels, kind="known_labels"),
     )
     positives = open_store(snakemake.input.positives, kind="positives")
+    history = read_histories(snakemake.input.histories, seeds=snakemake.params.seeds)
     summary = summarize(
         read_json(snakemake.input.scores),
         truth,
         positives,
+        history,
         experiment=snakemake.wildcards.experiment,
         n_clusters=snakemake.params.n_clusters,
         seeds=snakemake.params.seeds,
         stage_owners=snakemake.params.stage_owners,
         skipped=read_skipped(snakemake.input.images),
     )
-    shown = choose_shown(read_parquet(snakemake.input.predictions[0]), truth)
+    predictions = dict(zip(snakemake.params.seeds, snakemake.input.predictions, strict=True))
+    shown = choose_shown(read_parquet(predictions[summary["shown"]["seed"]]), truth)
     images = open_images(
         snakemake.params.data,
         shown.predictions["image_id"].tolist(),
@@ -35,7 +38,7 @@ with job(snakemake.log[0]):
     )
     report = build_report(
         metrics=summary,
-        history=read_histories(snakemake.input.histories, seeds=snakemake.params.seeds),
+        history=history,
         union_size=positives.read("union_size"),
         max_union_size=summary["neighbors"]["max_union_size"],
         read_image=images.__getitem__,
