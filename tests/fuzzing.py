@@ -40,7 +40,7 @@ from unic.neighbors.exact.ranking import Ranked
 from unic.storage.digests import image_digest
 from unic.storage.files import read_json, write_json
 from unic.storage.row_files import write_rows
-from unic.storage.stores import SHAPES, open_store, read_all, write_store
+from unic.storage.stores import SHAPES, open_store, write_store
 from unic.storage.tensor_files import read_tensors, save_tensors
 from unic.training.checkpoint import Checkpoint
 
@@ -291,8 +291,9 @@ def _write_store(folder: Path) -> None:
 
 def _read_store(folder: Path) -> Any:
     store = open_store(folder / "n.zarr/zarr.json", kind="neighbors")
+    whole = {name: store.read(name) for name in SHAPES["neighbors"]}
     some = {name: store.read_rows(name, np.array([2, 0])) for name in SHAPES["neighbors"]}
-    return read_all(store), some, sorted(store.attributes.items())
+    return whole, some, sorted(store.attributes.items())
 
 
 def _read_rows_of_store(folder: Path) -> Any:

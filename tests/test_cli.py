@@ -42,8 +42,18 @@ def test_shows_every_method_in_percent(tmp_path: Path, capsys: pytest.CaptureFix
     assert ["digits (clustering, 2 seeds)"] in lines
     assert ["test", "acc", "nmi", "used_clusters"] in lines
     assert ["unic", "91.00 ± 1.41", "80.00 ± 0.00", "9.5"] in lines
-    assert ["kmeans_features", "75.00 ± 0.00", "60.00 ± 14.14", "10.0"] in lines
+    assert ["kmeans_features", "75.00 ± 0.00", "60.00 ± 14.14", "10"] in lines
     assert [f"report: {tmp_path / 'digits' / 'report.html'}"] in lines
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    path = write_metrics(tmp_path) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    scores = {"7": {"test": {"acc": 0.25, "nmi": 0.5, "used_clusters": 3.0}}}
+    metrics["methods"]["simgcd"] = summarize_seeds(scores, [7])
+    path.write_text(json.dumps(metrics))
+    line = next(line for line in describe_results(tmp_path).splitlines() if "simgcd" in line)
+    assert line.split() == ["simgcd", "25.00", "50.00", "3"]
 
 
 def test_columns_are_aligned(tmp_path: Path) -> None:

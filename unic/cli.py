@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unic.evaluation.formatting import format_count, format_spread
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -71,8 +73,8 @@ def _score_table(methods: dict[str, Any], split: str) -> list[str]:
 
 def _cell(name: str, score: dict[str, Any]) -> str:
     if name == "used_clusters":
-        return f"{score['mean']:.1f}"
-    return f"{100 * score['mean']:.2f} ± {100 * score['std']:.2f}"
+        return format_count(score["mean"])
+    return format_spread(100 * score["mean"], 100 * score["std"], n_seeds=len(score["values"]))
 
 
 def _show(options: argparse.Namespace) -> None:

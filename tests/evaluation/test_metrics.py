@@ -13,8 +13,10 @@ from sklearn.metrics import (
 )
 
 from unic.evaluation.metrics import (
+    align_clusters,
     cluster_accuracy,
     clustering_scores,
+    cross_tabulate,
     gcd_accuracy,
     match_clusters,
 )
@@ -155,6 +157,19 @@ def test_the_matching_is_one_to_one() -> None:
     generator = np.random.default_rng(0)
     matching = match_clusters(generator.integers(7, size=50), generator.integers(11, size=50))
     assert sorted(matching.tolist()) == list(range(11))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_pairs_of_a_report_are_those_of_the_accuracy(seed: int) -> None:
+    generator = np.random.default_rng(seed)  # few images, so that many matchings are as good
+    labels, predictions = generator.integers(6, size=(2, 12))
+    labels[0], predictions[0] = 5, 5
+    counts = cross_tabulate(labels, predictions, n_clusters=6)
+    classes, clusters = align_clusters(counts)
+    assert classes.tolist() == list(range(6))
+    assert match_clusters(labels, predictions)[clusters].tolist() == list(range(6))
+    accuracy = cluster_accuracy(labels, predictions)
+    assert counts[classes, clusters].sum() / 12 == pytest.approx(accuracy)
 
 
 def test_arguments_are_left_alone() -> None:

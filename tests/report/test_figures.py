@@ -7,8 +7,9 @@ from matplotlib.colors import to_rgba
 from PIL import Image
 
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
-from unic.report.contact_sheets import contact_sheet, encode_png
+from unic.report.contact_sheets import contact_sheet
 from unic.report.figures import (
+    encode_png,
     plot_cluster_sizes,
     plot_confusion,
     plot_losses,

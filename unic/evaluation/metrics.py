@@ -47,8 +47,8 @@ def match_clusters(labels: NDArray[np.int64], predictions: NDArray[np.int64]) ->
     """
     _check(labels, predictions)
     size = int(max(labels.max(), predictions.max())) + 1
-    table = np.bincount(predictions * size + labels, minlength=size * size).reshape(size, size)
-    clusters, classes = linear_sum_assignment(table, maximize=True)
+    counts = cross_tabulate(labels, predictions, n_classes=size, n_clusters=size)
+    classes, clusters = align_clusters(counts)  # (size,), (size,)
     matching = np.empty(size, dtype=np.int64)
     matching[clusters] = classes
     return matching
@@ -180,7 +180,9 @@ def align_clusters(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArra
         The classes, shape ``(n_classes,)``, and the clusters, shape ``(n_clusters,)``: position
         i of both is a pair; what has no partner comes last, in order of its number.
     """
-    rows, columns = linear_sum_assignment(counts, maximize=True)
+    columns, rows = linear_sum_assignment(counts.T, maximize=True)
+    by_class = np.argsort(rows)
+    rows, columns = rows[by_class], columns[by_class]
     left_rows = np.setdiff1d(np.arange(counts.shape[0]), rows)
     left_columns = np.setdiff1d(np.arange(counts.shape[1]), columns)
     return np.concatenate([rows, left_rows]), np.concatenate([columns, left_columns])

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import unic
+from unic.evaluation.formatting import format_percent
 from unic.evaluation.scores import Scores, Truth
 from unic.images.index import Skipped
 from unic.storage.stores import Store
@@ -145,7 +146,7 @@ def choose_seed(
         found = _drop_missing(values)
         if found:
             seed = _find_median(found)
-            told = f"{name} on the {split} images, {100 * found[seed]:.1f}%"
+            told = f"{name} on the {split} images, {format_percent(found[seed])}"
             return Choice(seed, split, by, found[seed], _explain(len(found), told))
     last = history.sort_values("epoch").groupby("seed")["loss"].last().to_dict()
     found = _drop_missing({seed: last.get(seed) for seed in seeds})

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from unic.evaluation.formatting import format_percent
 from unic.evaluation.summary import far_share
 from unic.inspection.neighbors import QUANTILES, Anchor, Artifacts
 
@@ -69,7 +70,7 @@ def _anchor_lines(anchor: Anchor, artifacts: Artifacts) -> list[str]:
     lines = [
         f"image {anchor.row}: {anchor.image_id}{label}",
         f"  {describe_union(anchor, artifacts)}",
-        f"  {describe_reciprocity(anchor)} ({_percent(anchor.reciprocity)})",
+        f"  {describe_reciprocity(anchor)} ({format_percent(anchor.reciprocity)})",
         f"  far radius {anchor.far_radius:.4f}, rank {artifacts.far_rank}",
         "",
         *_indented(_cells(anchor.neighbors)),
@@ -136,14 +137,14 @@ def _summary_table(summary: dict[str, Any]) -> str:
     told = {name: value for name, value in mining.items() if not name.startswith("far_")}
     facts = {
         "mining": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items()),
-        "far sets": f"{_percent(far_share(mining))} of the images beyond the far rank",
-        "mutual": f"{_percent(summary['mutual_fraction'])} of the neighbors",
+        "far sets": f"{format_percent(far_share(mining))} of the images beyond the far rank",
+        "mutual": f"{format_percent(summary['mutual_fraction'])} of the neighbors",
         "clean": _not_yet("clean_neighbors"),
         "negatives": _not_yet("index_negatives"),
         "known labels": _not_yet("split_labels"),
     }
     if summary["union_size"] is not None:
-        share = _percent(summary["clean_fraction"])
+        share = format_percent(summary["clean_fraction"])
         facts["clean"] = f"{share} of the images, unions of at most {summary['max_union_size']:,}"
     if summary["n_negatives"] is not None:
         facts["negatives"] = f"{summary['n_negatives']:,} an image"
@@ -201,7 +202,3 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _not_yet(stage: str) -> str:
     return f"not there yet ({stage} has not run)"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}%"

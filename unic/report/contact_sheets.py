@@ -1,14 +1,10 @@
 """Contact sheets: images of a cluster side by side."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-
-from unic.report.figures import _style
 
 
 def contact_sheet(
@@ -55,11 +51,3 @@ def fill_cell(pixels: NDArray[np.uint8], cell_size: int) -> Image.Image:
     enlarges = min(pixels.shape[:2]) <= cell_size
     method = Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS
     return ImageOps.fit(Image.fromarray(pixels), (cell_size, cell_size), method)
-
-
-def encode_png(figure: Figure) -> bytes:
-    """Return the PNG file of a figure; the same figure always gives the same bytes."""
-    buffer = io.BytesIO()
-    with _style():
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -1,5 +1,6 @@
-"""The figures of a report: training curves, union sizes, metrics, clusters, contact sheets."""
+"""The figures of a report: training curves, union sizes, metrics, clusters."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from unic.evaluation.formatting import format_percent
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
 
 METHOD_NAMES = {
@@ -26,8 +28,6 @@ METHOD_NAMES = {
     "kmeans_finetuned_normalized": "k-means on finetuned features, unit length",
     "semi_supervised_kmeans_features": "semi-supervised k-means",
     "semi_supervised_kmeans_features_normalized": "semi-supervised k-means, unit length",
-    "scan": "SCAN",
-    "temi": "TEMI",
     "simgcd": "SimGCD",
 }
 METRIC_NAMES = {
@@ -147,7 +147,9 @@ def plot_union_sizes(union_size: NDArray[np.integer[Any]], max_union_size: int) 
         )
         axes.margins(x=0.02)
         axes.set_xlim(right=max(edges[-1], max_union_size + 0.16 * np.ptp(edges)))
-        axes.set_title(f"{_percent(kept)} of the neighborhoods kept (at most {max_union_size})")
+        axes.set_title(
+            f"{format_percent(kept)} of the neighborhoods kept (at most {max_union_size})"
+        )
         _label(axes, x="Images in the second-order neighborhood", y="Images")
     return figure
 
@@ -270,11 +272,21 @@ def plot_confusion(
             _write_cells(axes, shares)
         if counts.shape[0] != counts.shape[1]:
             _separate_unmatched(axes, counts.shape)
-        axes.set_title(f"{_percent(on_diagonal)} of the images are in the cluster of their class")
+        axes.set_title(
+            f"{format_percent(on_diagonal)} of the images are in the cluster of their class"
+        )
         axes.spines[:].set_visible(True)
         bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, label="Percent of the class")
         bar.set_ticks([0, 25, 50, 75, 100])
     return figure
+
+
+def encode_png(figure: Figure) -> bytes:
+    """Return the PNG file of a figure; the same figure always gives the same bytes."""
+    buffer = io.BytesIO()
+    with _style():
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 @contextmanager
@@ -410,10 +422,6 @@ def _scientific(value: float) -> str:
     if value == 0:
         return "0"
     return np.format_float_scientific(float(f"{value:.3g}"), trim="-", exp_digits=1)
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}%"
 
 
 def _shorten(name: str, *, length: int = 22) -> str:

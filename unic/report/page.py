@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from unic.evaluation.formatting import MISSING, format_percent, format_value, is_missing
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
 from unic.evaluation.summary import HEADLINES
-from unic.report.contact_sheets import contact_sheet, encode_png
+from unic.report.contact_sheets import contact_sheet
 from unic.report.figures import (
     LABELED_METRICS,
     METHOD_NAMES,
     METRIC_NAMES,
+    encode_png,
     plot_cluster_sizes,
     plot_confusion,
     plot_losses,
@@ -34,7 +36,6 @@ _MAX_TINY = 64  # pixels; larger images are photographs
 _MAX_LOSSLESS = 10_000_000  # bytes of all contact sheets together, before compression
 _MAX_PIXELS = 28_000_000  # of all contact sheets together: about 10 MB of JPEG
 _MAX_CELL = 112  # pixels
-_MISSING = "\N{EN DASH}"
 
 
 class Cluster(NamedTuple):
@@ -258,15 +259,15 @@ def compare_with_kmeans(metrics: Mapping[str, Any], *, split: str) -> str:
     if key is None:
         return "No labels were given, so accuracy could not be measured."
     name = HEADLINES.get(key, METRIC_NAMES[key])
-    start = f"UNIC reaches {_percent(ours[key]['mean'])} {name} on the {split} images"
+    start = f"UNIC reaches {format_percent(ours[key]['mean'])} {name} on the {split} images"
     n_seeds = len(ours[key]["values"])
     start += f" (mean of {n_seeds} seeds)" if n_seeds > 1 else " (one seed)"
     kmeans = metrics["methods"].get("kmeans_features", {}).get(split, {}).get(key)
-    if kmeans is None or _is_missing(kmeans["mean"]):
+    if kmeans is None or is_missing(kmeans["mean"]):
         return f"{start}. K-means on the same features was not run."
     difference = ours[key]["mean"] - kmeans["mean"]
     points = f"{100 * abs(difference):.1f}"
-    end = f"k-means on the same features ({_percent(kmeans['mean'])})"
+    end = f"k-means on the same features ({format_percent(kmeans['mean'])})"
     if points == "0.0":
         return f"{start}, the same as {end}."
     sentence = f"{start}, {points} points {'above' if difference > 0 else 'below'} {end}"
@@ -357,13 +358,13 @@ def _list_facts(
         mean, std = _format(key, ours[key])
         facts.append((mean, f"{METRIC_NAMES[key]}, {split}", std))
         kmeans = metrics["methods"].get("kmeans_features", {}).get(split, {}).get(key)
-        if kmeans is not None and not _is_missing(kmeans["mean"]):
+        if kmeans is not None and not is_missing(kmeans["mean"]):
             points = 100 * (ours[key]["mean"] - kmeans["mean"])
             facts.append((f"{points:+.1f}", "points to k-means", "on the same features"))
     n_used = sum(cluster.size > 0 for cluster in clusters)
     facts.append((f"{n_used:,} of {len(clusters):,}", "clusters used", f"{split} images"))
     kept = float(np.mean(union_size <= max_union_size))
-    facts.append((_percent(kept), "neighborhoods kept", f"union size up to {max_union_size}"))
+    facts.append((format_percent(kept), "neighborhoods kept", f"union size up to {max_union_size}"))
     return facts
 
 
@@ -382,7 +383,7 @@ def _list_warnings(
         )
     used = metrics["methods"]["unic"].get(split, {}).get("used_clusters", {}).get("values", [])
     for other, n_used in zip(metrics["seeds"], used, strict=False):
-        if other != seed and not _is_missing(n_used) and n_used < n_clusters:
+        if other != seed and not is_missing(n_used) and n_used < n_clusters:
             warnings.append(
                 f"Seed {other} used {n_used:.0f} of {n_clusters} clusters on the {split} images."
             )
@@ -405,7 +406,7 @@ def _tabulate(metrics: Mapping[str, Any]) -> list[_Table]:
                 is_ours=name == "unic",
                 cells=[(*_format(key, found.get(key)), name in best[key]) for key in keys],
                 seeds=[
-                    (METRIC_NAMES[key], [_format_value(key, v) for v in found[key]["values"]])
+                    (METRIC_NAMES[key], [format_value(key, v) for v in found[key]["values"]])
                     for key in keys
                     if key in found
                 ],
@@ -419,7 +420,7 @@ def _tabulate(metrics: Mapping[str, Any]) -> list[_Table]:
 def _find_best(key: str, present: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The methods whose mean is best as printed; none if there is nothing to compare."""
     means = {name: _format(key, found.get(key))[0] for name, found in present.items()}
-    numbers = {n: float(mean.rstrip("%")) for n, mean in means.items() if mean != _MISSING}
+    numbers = {n: float(mean.rstrip("%")) for n, mean in means.items() if mean != MISSING}
     if key not in LABELED_METRICS or len(numbers) < 2:
         return []
     return [name for name, number in numbers.items() if number == max(numbers.values())]
@@ -427,38 +428,24 @@ def _find_best(key: str, present: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _format(key: str, measure: Mapping[str, Any] | None) -> tuple[str, str]:
     """Return the mean, and the standard deviation if there is more than one value."""
-    if measure is None or _is_missing(measure["mean"]):
-        return _MISSING, ""
-    if len(measure["values"]) < 2 or _is_missing(measure["std"]):
-        return _format_value(key, measure["mean"]), ""
+    if measure is None or is_missing(measure["mean"]):
+        return MISSING, ""
+    if len(measure["values"]) < 2 or is_missing(measure["std"]):
+        return format_value(key, measure["mean"]), ""
     scale = 1 if key == "used_clusters" else 100
-    return _format_value(key, measure["mean"]), f"± {scale * measure['std']:.1f}"
-
-
-def _format_value(key: str, value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return _MISSING
-    return f"{value:,.1f}".removesuffix(".0") if key == "used_clusters" else _percent(value)
-
-
-def _is_missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+    return format_value(key, measure["mean"]), f"± {scale * measure['std']:.1f}"
 
 
 def _main_metric(measures: Mapping[str, Any]) -> str | None:
     """The accuracy of the task, else the first metric against labels that was measured."""
     for key in LABELED_METRICS:
-        if key in measures and not _is_missing(measures[key]["mean"]):
+        if key in measures and not is_missing(measures[key]["mean"]):
             return key
     return None
 
 
 def _name_class(label: int, class_names: Sequence[str] | None) -> str:
     return f"class {label}" if class_names is None else class_names[label]
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}%"
 
 
 def _data_uri(content: bytes, *, kind: str = "png") -> str:
@@ -473,5 +460,5 @@ def _load_template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = format_percent
     return environment.get_template("page.html.jinja")

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from unic.evaluation.formatting import format_spread
+
 FACTS = ("clean_fraction", "neighbor_purity", "reciprocity")  # of the neighbors, without seeds
 
 
@@ -118,8 +120,8 @@ def _find(row: Row, score: str, metrics: Mapping[str, Any]) -> Found:
 
 
 def _cell(cell: "pd.Series[Any]") -> str:
-    ours = "" if pd.isna(cell["mean"]) else f"{cell['mean']:.2f}"
-    if cell["n_seeds"] > 1:
-        ours += f" ± {cell['std']:.2f}"
+    ours = ""
+    if not pd.isna(cell["mean"]):
+        ours = format_spread(cell["mean"], cell["std"], n_seeds=cell["n_seeds"])
     paper = "" if pd.isna(cell["paper"]) else f"({cell['paper']:.2f})"
     return " ".join(part for part in (ours, paper) if part) or "-"

@@ -316,11 +316,6 @@ def write_derived(
     )
 
 
-def read_all(store: Store) -> dict[str, NDArray[Any]]:
-    """Read every array of the training split by name."""
-    return {name: store.read(name) for name in SHAPES[store.attributes["kind"]]}
-
-
 def read_splits(store: Store, name: str) -> dict[str, NDArray[Any]]:
     """Read one array of every split."""
     return {split: store.read(name, split=split) for split in store.splits}

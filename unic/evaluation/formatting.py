@@ -1,0 +1,48 @@
+"""Scores and shares as text, alike in reports, tables and on the command line."""
+
+import math
+
+MISSING = "\N{EN DASH}"
+
+
+def is_missing(value: float | None) -> bool:
+    """Whether a score is none: JSON has null or NaN for it."""
+    return value is None or math.isnan(value)
+
+
+def format_percent(fraction: float) -> str:
+    """Write a share in [0, 1] in percent, with one digit behind the point.
+
+    >>> format_percent(0.9526)
+    '95.3%'
+    """
+    return f"{100 * fraction:.1f}%"
+
+
+def format_count(mean: float) -> str:
+    """Write a mean of counts, a whole one without digits behind the point.
+
+    >>> format_count(9.5), format_count(1000.0)
+    ('9.5', '1,000')
+    """
+    return f"{mean:,.1f}".removesuffix(".0")
+
+
+def format_value(name: str, value: float | None) -> str:
+    """Write a score by its name: ``used_clusters`` is a count, all others are shares.
+
+    >>> format_value("acc", 0.9526), format_value("used_clusters", 10.0)
+    ('95.3%', '10')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    return format_count(value) if name == "used_clusters" else format_percent(value)
+
+
+def format_spread(mean: float, std: float, *, n_seeds: int) -> str:
+    """Write a mean and its standard deviation, both in percent; one seed has no deviation.
+
+    >>> format_spread(91.004, 1.41, n_seeds=3), format_spread(91.004, 0.0, n_seeds=1)
+    ('91.00 ± 1.41', '91.00')
+    """
+    return f"{mean:.2f} ± {std:.2f}" if n_seeds > 1 else f"{mean:.2f}"
