@@ -84,18 +84,18 @@ def _show(options: argparse.Namespace) -> None:
 
 def _inspect_neighbors(options: argparse.Namespace) -> None:
     from unic.inspection import neighbors as inspection
-    from unic.inspection import text as tables
+    from unic.inspection import text
 
     artifacts = inspection.open_artifacts(options.results)
     if not options.images:
         if options.save or options.open:
             raise ValueError("a contact sheet shows single images: name them with --image")
         summary = inspection.summarize_neighbors(artifacts)
-        print(tables.format_summary(summary, options.format))
+        print(text.format_summary(summary, options.format))
         return
     rows = inspection.find_rows(options.images, artifacts.image_ids)
     anchors = inspection.inspect_images(artifacts, rows, n_negatives=options.negatives)
-    print(tables.format_anchors(anchors, artifacts, options.format), flush=True)
+    print(text.format_anchors(anchors, artifacts, options.format), flush=True)
     if options.save or options.open:
         _save_sheet(options, anchors, artifacts)
 

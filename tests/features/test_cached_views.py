@@ -97,11 +97,11 @@ def extracted(
 
 
 @torch.no_grad()
-def reference(backbone: Backbone, n_views: int = 3, shard: int = N_IMAGES) -> list[TrunkOutput]:
+def reference(backbone: Backbone, n_views: int = 3, block: int = N_IMAGES) -> list[TrunkOutput]:
     """The output of the trunk for each view of each image, one after the other."""
     found = []
-    for number, first in enumerate(range(0, N_IMAGES, shard)):
-        rows = np.arange(first, min(first + shard, N_IMAGES))
+    for number, first in enumerate(range(0, N_IMAGES, block)):
+        rows = np.arange(first, min(first + block, N_IMAGES))
         groups = [np.repeat(g, n_views) for g in np.split(rows, range(4, len(rows), 4))]
         generator = np.random.default_rng([5, number])
         for pixels in make_loader().batches(groups, generator, is_whole=True):
@@ -237,7 +237,7 @@ def test_the_header_says_what_the_file_holds(extracted: Extracted) -> None:
 def test_the_batch_size_changes_no_view(
     augmentation: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shrink_shards(monkeypatch, n_rows=8)
+    shrink_blocks(monkeypatch, n_rows=8)
     backbone = make_backbone(name)
     found = []
     for batch_size in (3, 8):
@@ -289,9 +289,9 @@ def test_one_view_is_enough(tmp_path: Path) -> None:
 # Interruptions
 
 
-def shrink_shards(monkeypatch: pytest.MonkeyPatch, n_rows: int = 3) -> None:
+def shrink_blocks(monkeypatch: pytest.MonkeyPatch, n_rows: int = 3) -> None:
     for module in (unic.storage.row_files, unic.features.cached_views):
-        monkeypatch.setattr(module, "SHARD_ROWS", n_rows)
+        monkeypatch.setattr(module, "BLOCK_ROWS", n_rows)
 
 
 @pytest.mark.parametrize("augmentation", ["warp", "scan"])
@@ -301,10 +301,10 @@ def test_a_stopped_extraction_goes_on_to_the_same_file(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    shrink_shards(monkeypatch)
+    shrink_blocks(monkeypatch)
     backbone, whole, header = make_backbone(), tmp_path / "whole.json", tmp_path / "tokens.json"
     extract(whole, backbone, loader=make_loader(augmentation), batch_size=2)
-    for n_batches in (1, 3, 2):  # two a shard: none, one, and one more is finished
+    for n_batches in (1, 3, 2):  # two a block: none, one, and one more is finished
         loader = make_loader(augmentation, StoppingLoader)
         assert isinstance(loader, StoppingLoader)
         loader.left = n_batches
@@ -314,7 +314,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_file(
         assert not header.with_suffix(".bin").exists()
     with caplog.at_level(logging.INFO, "unic"):
         extract(header, backbone, loader=make_loader(augmentation), batch_size=2)
-    assert "2 of 4 shards are there already" in caplog.text
+    assert "2 of 4 blocks are there already" in caplog.text
     assert header.read_bytes() == whole.read_bytes()
     assert header.with_suffix(".bin").read_bytes() == whole.with_suffix(".bin").read_bytes()
     assert len(list(tmp_path.iterdir())) == 4
@@ -323,7 +323,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_file(
 def test_an_extraction_with_other_settings_starts_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shrink_shards(monkeypatch)
+    shrink_blocks(monkeypatch)
     backbone, whole, header = make_backbone(), tmp_path / "whole.json", tmp_path / "tokens.json"
     loader = make_loader(kind=StoppingLoader)
     assert isinstance(loader, StoppingLoader)
@@ -361,10 +361,10 @@ def test_refuses_a_damaged_file(extracted: Extracted, tmp_path: Path) -> None:
         CachedViews(header, device=CPU)
 
 
-def test_no_view_of_a_damaged_shard_is_given(
+def test_no_view_of_a_damaged_block_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shrink_shards(monkeypatch)
+    shrink_blocks(monkeypatch)
     header = tmp_path / "tokens.json"
     layout = extract(header, make_backbone(is_frozen=True))
     content = bytearray(header.with_suffix(".bin").read_bytes())

@@ -321,7 +321,7 @@ def test_reads_weights_and_drops_the_classifier(
     state = timm.create_model(name, num_classes=7, **options).state_dict()
     save_file(state, path) if kind == "safetensors" else torch.save(state, path)
     model = timm.create_model(name, num_classes=0, **options)
-    load_pretrained(model, read_weights(str(path)), source=str(path))
+    load_pretrained(model, read_weights(str(path)), origin=str(path))
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[key]), key
 
@@ -396,14 +396,14 @@ def test_a_mismatch_lists_keys_and_shapes() -> None:
     with pytest.raises(
         ValueError, match=r"weights in a\.pth must fit ResNet, but 3 entries"
     ) as raised:
-        load_weights(make_resnet(), state, source="a.pth")
+        load_weights(make_resnet(), state, origin="a.pth")
     assert "missing conv1.0.weight; unexpected layer9.weight; " in str(raised.value)
     assert re.search(r"bn1\.weight of shape \(3,\) where \(\d+,\) is needed", str(raised.value))
 
 
 def test_a_mismatch_lists_no_more_than_four_keys() -> None:
     with pytest.raises(ValueError, match="must fit ResNet") as raised:
-        load_weights(make_resnet(), {}, source="a.pth")
+        load_weights(make_resnet(), {}, origin="a.pth")
     assert str(raised.value).count("missing") == 4
 
 
@@ -412,7 +412,7 @@ def test_a_mismatch_changes_no_weight() -> None:
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     del state["layer4.0.conv1.weight"]
     with pytest.raises(ValueError, match="missing layer4"):
-        load_weights(model, state, source="a.pth")
+        load_weights(model, state, origin="a.pth")
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[key]), key
 

@@ -19,10 +19,10 @@ from unic.models.backbones import Backbone, load_backbone
 from unic.neighbors.joining import join_neighbors
 from unic.neighbors.mining import mine_neighbors
 from unic.runtime.shards import WHOLE, Shard, read_shard
-from unic.storage.row_files import SHARD_ROWS
+from unic.storage.row_files import BLOCK_ROWS
 from unic.storage.stores import Store, open_store, write_derived, write_features
 
-N_IMAGES = 2 * SHARD_ROWS + 76
+N_IMAGES = 2 * BLOCK_ROWS + 76
 CPU = torch.device("cpu")
 VIEW = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.2,) * 3)
 COUNTS = (1, 2, 3, 7)
@@ -162,7 +162,7 @@ def test_views_of_shards_are_those_of_one_job(
     )
 
     def write(name: str, shard: Shard) -> Path:
-        rows = shard.rows(N_IMAGES, multiple=SHARD_ROWS)
+        rows = shard.rows(N_IMAGES, multiple=BLOCK_ROWS)
         return write_views(tmp_path / name, images, backbone, rows=rows, augmentation=augmentation)
 
     whole = write("whole.json", WHOLE)

@@ -19,10 +19,10 @@ from unic.images.images import ArrayImages, FileImages
 from unic.images.index import write_index
 from unic.models.backbones import load_backbone, save_backbone
 from unic.storage.resumption import resumption_key
-from unic.storage.row_files import SHARD_ROWS
+from unic.storage.row_files import BLOCK_ROWS
 from unic.storage.stores import open_store, write_derived, write_features, write_known_labels
 
-N_IMAGES, N_FEW = 2 * SHARD_ROWS + 76, 48
+N_IMAGES, N_FEW = 2 * BLOCK_ROWS + 76, 48
 IDS = [f"{row:04}.ppm" for row in range(N_IMAGES)]
 KILLED = -9
 DATA = {"source": {"name": "folder", "view": VIEW}, "code": "0"}
@@ -67,7 +67,7 @@ MINED = {
 }
 PARTS = [f"parts/{shard}_of_2.json" for shard in range(2)]
 PHOTO = "photos/0003.ppm"
-WEIGHTS, ROWS, SHARDS = "weights.safetensors", "images.parquet", "shards are there already"
+WEIGHTS, ROWS, BLOCKS = "weights.safetensors", "images.parquet", "blocks are there already"
 FEW = {"images": "few.parquet", "known_labels": "known_labels.zarr/zarr.json"}
 STORES = {kind: f"{kind}.zarr/zarr.json" for kind in ("positives", "negatives")}
 EPOCHS = "the training goes on after epoch 1"
@@ -92,7 +92,7 @@ STAGES = {
         {"header": "decoded.json"},
         {"data": "folder", "size": 32, "code": "0"},
         (".decoded.part.json", 2),
-        SHARDS,
+        BLOCKS,
         (PHOTO,),
     ),
     "extract_tokens": Stage(
@@ -101,7 +101,7 @@ STAGES = {
         {"header": "tokens.json"},
         TOKENS,
         (".tokens.part.json", 2),
-        SHARDS,
+        BLOCKS,
         (WEIGHTS, PHOTO),
     ),
     "extract_tokens of decoded images": Stage(
@@ -110,7 +110,7 @@ STAGES = {
         {"header": "tokens.json"},
         TOKENS,
         (".tokens.part.json", 2),
-        SHARDS,
+        BLOCKS,
         ("decoded",),
     ),
     "extract_views": Stage(
@@ -119,7 +119,7 @@ STAGES = {
         {"header": "views.json"},
         TOKENS | {"is_frozen": True},
         (".views.part.json", 2),
-        SHARDS,
+        BLOCKS,
         (WEIGHTS, PHOTO),
     ),
     "join_tokens": Stage(
@@ -128,7 +128,7 @@ STAGES = {
         {"header": "tokens.json"},
         TOKENS,
         (".tokens.part.json", 2),
-        SHARDS,
+        BLOCKS,
         ("parts",),
     ),
     "finetune": Stage(

@@ -21,8 +21,8 @@ class StoppedError(Exception):
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unic.storage.row_files, "SHARD_ROWS", 4)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unic.storage.row_files, "BLOCK_ROWS", 4)
 
 
 def write(
@@ -30,9 +30,9 @@ def write(
 ) -> None:
     """Write all rows one by one, or stop after some."""
 
-    def compute(shard: range) -> Iterator[bytes]:
+    def compute(block: range) -> Iterator[bytes]:
         nonlocal n_parts
-        for row in shard:
+        for row in block:
             assert row >= start
             if n_parts == 0:
                 raise StoppedError
@@ -54,7 +54,7 @@ def test_rows_are_written_whole_with_what_they_depend_on(tmp_path: Path) -> None
     assert sorted(p.name for p in header.parent.iterdir()) == ["rows.bin", "rows.json"]
 
 
-def test_a_stopped_writing_goes_on_at_its_shard(tmp_path: Path) -> None:
+def test_a_stopped_writing_goes_on_at_its_block(tmp_path: Path) -> None:
     header = tmp_path / "rows.json"
     with pytest.raises(StoppedError):
         write(header, n_parts=6, seed=3)
@@ -96,7 +96,7 @@ def test_refuses_rows_that_are_missing_short_or_damaged(tmp_path: Path) -> None:
 
 
 def open_damaged(folder: Path) -> Rows:
-    """Rows of three shards, the second of them damaged."""
+    """Rows of three blocks, the second of them damaged."""
     write(folder / "rows.json")
     damaged = ROWS.copy()
     damaged[5, 2] ^= 1
@@ -104,7 +104,7 @@ def open_damaged(folder: Path) -> Rows:
 
 
 @pytest.mark.parametrize("asked", [[4], [9, 0, 7], list(range(10))])
-def test_a_damaged_shard_is_refused_when_a_row_of_it_is_asked_for(
+def test_a_damaged_block_is_refused_when_a_row_of_it_is_asked_for(
     asked: list[int], tmp_path: Path
 ) -> None:
     rows = open_damaged(tmp_path)
@@ -118,12 +118,12 @@ def test_a_damaged_shard_is_refused_when_a_row_of_it_is_asked_for(
         rows.take(range(3, 5))
 
 
-def test_a_shard_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "rows.json")
     rows = Rows(tmp_path / "rows.bin", ROWS, read_json(tmp_path / "rows.json")["checksums"])
     checked: list[int] = []
-    check_shard = rows._check_shard
-    monkeypatch.setattr(rows, "_check_shard", lambda n: checked.append(n) or check_shard(n))
+    check_block = rows._check_block
+    monkeypatch.setattr(rows, "_check_block", lambda n: checked.append(n) or check_block(n))
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda row: rows.take(range(row, row + 1)), [9, 8, *range(10)] * 20):
             assert found.shape == (1, 5)

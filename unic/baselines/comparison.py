@@ -1,4 +1,4 @@
-"""k-means as a baseline: fitted on the training split, asked about every split."""
+"""k-means as a baseline: fitted on the training split, applied to every split."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +32,7 @@ def kmeans_predictions(
         features: Split to ``(n, d)``: one entry for all seeds, or one a seed.
         ids: Image ids by split.
         method: Name of the baseline; the unit-length variant is called ``{method}_normalized``.
-        seeds: Of the restarts.
+        seeds: One fit each, whose restarts they seed.
         n_clusters: K.
         n_restarts: Seedings per fit, of which the lowest inertia is kept.
         device: Where distances are computed.

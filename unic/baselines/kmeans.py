@@ -60,7 +60,7 @@ def fit_kmeans(
         tol: A run ends when the centers move by at most this share of the mean variance of the
             features (squared, summed over the centers), as in scikit-learn.
         generator: Source of the seeds, on the CPU whatever the device.
-        device: Where the distances are computed, in the words of torch.
+        device: Where the distances are computed, such as ``cpu`` or ``cuda:0``.
 
     Raises:
         ValueError: If ``n_clusters`` or a label is out of range, there are fewer unlabeled images
@@ -101,12 +101,12 @@ def assign_clusters(
     *,
     device: str | torch.device = "cpu",
 ) -> NDArray[np.int64]:
-    """Name the nearest center of every image: shape ``(n,)``, int64, ties to the lower index.
+    """Find the nearest center of every image: shape ``(n,)``, int64, ties to the lower index.
 
     Args:
         features: Shape ``(n, d)``, float32, finite.
         centers: Shape ``(c, d)``, float32, finite.
-        device: Where the distances are computed, in the words of torch.
+        device: Where the distances are computed, such as ``cpu`` or ``cuda:0``.
 
     Raises:
         ValueError: If the dims differ, or one of the two is not a finite float32 matrix.

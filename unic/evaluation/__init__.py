@@ -1,1 +1,1 @@
-"""Scores: all that reads true labels but the report's figures."""
+"""Scores: with the report's figures, all that reads true labels."""

@@ -1,4 +1,4 @@
-"""Progress: how well the features of a model's snapshots cluster (Fig. 6)."""
+"""Learning curves: how well the features of a model's snapshots cluster (Fig. 6)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def follow_snapshots(
 ) -> pd.DataFrame:
     """Score the clusters of each snapshot, and those of k-means on its features (UNIC, Fig. 6).
 
-    For looking on; no training reads it.
+    This shows how a training went; no training reads it.
 
     Args:
         folder: Of :class:`unic.training.snapshots.Snapshots`.

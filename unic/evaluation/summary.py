@@ -194,7 +194,7 @@ def _neighbor_purity(positives: Store, truth: Truth) -> float | None:
 
 
 def _seeds_of(method: str, scores: Scores, seeds: Sequence[int]) -> Sequence[int]:
-    """The seeds, or the own one of a method that is run once."""
+    """The seeds of the experiment, or the one of a method that runs once."""
     return [int(seed) for seed in scores] if method in RUN_ONCE else seeds
 
 

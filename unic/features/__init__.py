@@ -1,1 +1,1 @@
-"""What a frozen backbone says of images: features, cached views, sources of these."""
+"""What a frozen backbone gives for images: features, cached views, sources of these."""

@@ -19,7 +19,7 @@ from unic.models.trunk_output import TrunkOutput
 from unic.runtime.shards import check_alike
 from unic.storage.digests import image_digest
 from unic.storage.resumption import resumption_key
-from unic.storage.row_files import SHARD_ROWS, Rows, find_rows, read_header, write_rows
+from unic.storage.row_files import BLOCK_ROWS, Rows, find_rows, read_header, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def extract_tokens(
     """Run the trunk once over views of every image and keep what it gives.
 
     The file appears beside the header under its name with ``.bin``, whole or not at all, the
-    header last. An extraction that was killed goes on at the shard it was in.
+    header last. An extraction that was killed goes on at the block it was in.
 
     Args:
         header: A ``.json`` file to be written.
@@ -55,7 +55,7 @@ def extract_tokens(
         device: Where the trunk runs.
         parameters: What the tokens depend on; must be JSON. An interrupted extraction is taken up
             where they, the images and the weights are the same.
-        rows: Neighboring images, from a multiple of ``SHARD_ROWS`` on; all by default.
+        rows: Neighboring images, from a multiple of ``BLOCK_ROWS`` on; all by default.
 
     Raises:
         OSError: If the disk has no room for the file; says how much it needs.
@@ -70,10 +70,10 @@ def extract_tokens(
         "parameters": dict(parameters) | {"seed": seed, "precision": str(precision)},
     }
 
-    def compute(shard: range) -> Iterator[bytes]:
-        shard = range(rows.start + shard.start, rows.start + shard.stop)
-        generator = np.random.default_rng([seed, shard.start // SHARD_ROWS])
-        return _compute(shard, loader, backbone, layout, batch_size, generator, precision, device)
+    def compute(block: range) -> Iterator[bytes]:
+        block = range(rows.start + block.start, rows.start + block.stop)
+        generator = np.random.default_rng([seed, block.start // BLOCK_ROWS])
+        return _compute(block, loader, backbone, layout, batch_size, generator, precision, device)
 
     write_rows(
         header,
@@ -93,7 +93,7 @@ class CachedViews:
     """Gives cached trunk outputs of chosen images, batch by batch.
 
     The file is mapped to memory, where the system keeps it if it fits; on a GPU it is held in the
-    device's memory if it fits there. Shards are checked when an image of them is first asked for,
+    device's memory if it fits there. Blocks are checked when an image of them is first asked for,
     and all of them before they are copied to a GPU.
 
     Args:
@@ -103,7 +103,7 @@ class CachedViews:
     Raises:
         FileNotFoundError: If there is no file.
         ValueError: If the file has another size than was written, its header is damaged, or, on
-            being copied or asked for images, a shard is.
+            being copied or asked for images, a block is.
     """
 
     images: Sequence[Images] = ()  # none is read
@@ -195,7 +195,7 @@ def _layout(
 
 @torch.no_grad()
 def _compute(
-    shard: range,
+    block: range,
     loader: ViewLoader,
     backbone: Backbone,
     layout: TokenLayout,
@@ -204,8 +204,8 @@ def _compute(
     precision: torch.dtype,
     device: torch.device,
 ) -> Iterator[bytes]:
-    starts = range(shard.start, shard.stop, batch_size)
-    rows = [np.arange(start, min(start + batch_size, shard.stop)) for start in starts]
+    starts = range(block.start, block.stop, batch_size)
+    rows = [np.arange(start, min(start + batch_size, block.stop)) for start in starts]
     views = [np.repeat(r, layout.n_views) for r in rows]
     for pixels in loader.batches(views, generator, is_whole=True):
         output = backbone.prepare(pixels.to(device), precision=precision)
@@ -245,10 +245,10 @@ def join_tokens(header: str | Path, parts: Sequence[str | Path], ids: Sequence[s
     about["layout"] = about["layout"] | {"n_images": len(ids)}
     about["images"] = image_digest(ids)
 
-    def compute(shard: range) -> Iterator[bytes]:
+    def compute(block: range) -> Iterator[bytes]:
         for first, rows in zip(edges[:-1], mapped, strict=True):
             n_rows = len(rows.array)
-            start, stop = (min(max(edge - first, 0), n_rows) for edge in (shard.start, shard.stop))
+            start, stop = (min(max(edge - first, 0), n_rows) for edge in (block.start, block.stop))
             if start < stop:
                 yield rows.take(range(start, stop)).tobytes()
 

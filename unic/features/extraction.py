@@ -1,4 +1,4 @@
-"""Features of images: what the backbone says of their evaluation view (Eq. 1)."""
+"""Features of images: what the backbone gives for their evaluation view (Eq. 1)."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

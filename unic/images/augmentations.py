@@ -1,4 +1,4 @@
-"""Augmentations: what makes a view of an image another one each time."""
+"""Augmentations: random changes by which the views of an image differ."""
 
 import math
 

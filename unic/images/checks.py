@@ -1,4 +1,4 @@
-"""What is found of a data set on disk, beside what is expected of it."""
+"""Checks of a data set on disk: what was found, and what was expected."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from unic.storage.known_labels import UNKNOWN
 
 
 class Expected(NamedTuple):
-    """Published sizes of a data set; None where none is known to us."""
+    """Published sizes of a data set; None where they are not known."""
 
     n_classes: int
     n_train: int

@@ -109,7 +109,7 @@ def _read_catalog(name: str, root: Path, manifest: str | None) -> Catalog:
 
 
 def _check_place(name: str, root: str | None, manifest: str | None) -> Path:
-    """The folder of a set that exists and has been told what it needs."""
+    """Check the name of a set and what it needs; give its folder."""
     if name not in DATASETS:
         raise ValueError(f"data.name must be one of {', '.join(DATASETS)}, got {name}")
     if root is None and name != "digits":

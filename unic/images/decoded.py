@@ -56,8 +56,8 @@ def decode_images(
 
     with ThreadPoolExecutor(n_workers) as pool:
 
-        def compute(shard: range) -> Iterator[bytes]:
-            return pool.map(square, rows[shard.start : shard.stop])
+        def compute(block: range) -> Iterator[bytes]:
+            return pool.map(square, rows[block.start : block.stop])
 
         write_rows(
             header,
@@ -89,7 +89,7 @@ class DecodedImages:
         """Pixels of an image: uint8, shape ``(size, size, 3)``.
 
         Raises:
-            ValueError: If it lies in a shard that is damaged.
+            ValueError: If it lies in a block that is damaged.
         """
         place = self.first + range(len(self))[row]
         return self.rows.take(range(place, place + 1)).reshape(self.size, self.size, 3)

@@ -1,1 +1,1 @@
-"""Neighbors of single images, and of all in figures, for the eye and for programs."""
+"""Neighbors of single images, and of all in figures, for people and for programs."""

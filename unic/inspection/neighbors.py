@@ -62,7 +62,7 @@ class Anchor(NamedTuple):
     ``neighbors`` has the columns ``rank`` (0 is the image itself), ``row``, ``image_id``,
     ``distance`` (Euclidean), ``is_mutual``; after cleaning ``union_size`` and ``is_clean`` of the
     neighbor; where some labels are known ``known_label``. ``negatives`` has ``row`` and
-    ``image_id``; where features are at hand ``distance``; ``known_label`` as above.
+    ``image_id``; where there are features ``distance``; ``known_label`` as above.
     """
 
     row: int

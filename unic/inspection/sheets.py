@@ -217,7 +217,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, top: int, neighbors: pd.DataFrame) -
 def _write(
     draw: ImageDraw.ImageDraw, place: tuple[int, int], line: _Line, *, size: int, width: int
 ) -> None:
-    """Write a line, cut in its middle to the width at hand."""
+    """Write a line, cut in its middle to fit the width."""
     font = _font(size, is_bold=line.is_bold)
     room = min(width, _WIDTH - _MARGIN - place[0])
     text = line.text

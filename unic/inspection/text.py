@@ -1,4 +1,4 @@
-"""Anchors and summaries as text: tables for the eye, CSV and JSON for programs."""
+"""Anchors and summaries as text: tables to read, CSV and JSON for programs."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _MAX_ID = 60  # characters
 
 
 def format_anchors(anchors: Sequence[Anchor], artifacts: Artifacts, form: Form) -> str:
-    """Anchors as a table for the eye, as CSV with a line for each image, or as a JSON list.
+    """Write anchors as a table to read, as CSV with a line for each image, or as a JSON list.
 
     CSV and JSON have the fields of :class:`unic.inspection.neighbors.Anchor`. In CSV the columns
     ``anchor_row``, ``anchor_id`` and ``role`` (``neighbor`` or ``negative``) go before them.
@@ -30,7 +30,7 @@ def format_anchors(anchors: Sequence[Anchor], artifacts: Artifacts, form: Form) 
 
 
 def format_summary(summary: dict[str, Any], form: Form) -> str:
-    """A summary as a table for the eye, as JSON, or its quantiles as CSV."""
+    """Write a summary as a table to read, as JSON, or its quantiles as CSV."""
     if form == "csv":
         return _summary_csv(summary)
     return json.dumps(summary, indent=2) if form == "json" else _summary_table(summary)

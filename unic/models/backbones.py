@@ -283,7 +283,7 @@ def load_backbone(
         torch.manual_seed(seed)
         model = _create_model(name, pretrained=weights == "hub", options=options)
     if weights not in ("hub", "random"):
-        load_pretrained(model, read_weights(weights, network=network), source=weights)
+        load_pretrained(model, read_weights(weights, network=network), origin=weights)
     parameters = sum(p.numel() for p in model.parameters())
     logger.info("backbone %s, weights %s, %.2f M parameters", name, weights, parameters / 1e6)
     return Backbone(model, image_size=image_size, all_tokens=all_tokens, is_frozen=is_frozen)
@@ -338,7 +338,7 @@ def _trace(model: nn.Module, block: nn.Module, probe: Tensor) -> list[str]:
 
 
 class _Passed(nn.Module):
-    """Gives its first argument back and remembers the others."""
+    """Returns its first argument and remembers the others."""
 
     further: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 

@@ -1,4 +1,4 @@
-"""Cluster heads: from what the backbone says of an image to cluster logits (A.10, Fig. 5)."""
+"""Cluster heads: from what the backbone gives for an image to cluster logits (A.10, Fig. 5)."""
 
 from collections.abc import Sequence
 
@@ -47,8 +47,8 @@ class Standardize(Center):
 
     ``s^2 = mean_i mean_d (x_id - mean_d)^2``. One number leaves the angles and the order of the
     distances between centered features as they are, and is defined unless all images have one
-    feature; a number a dim would let dims that hardly vary say as much as the others. What it gives
-    is a learning rate that means the same for every backbone.
+    feature; a number a dim would let dims that hardly vary say as much as the others. A
+    learning rate then means the same for every backbone.
 
     Args:
         n_dims: Width of the features.

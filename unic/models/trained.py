@@ -137,5 +137,5 @@ def load_model(path: str | Path) -> Model:
         ) from None
     for module, prefix in ((model.backbone.model, "backbone."), (model.head, "head.")):
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        load_weights(module, part, source=str(path))
+        load_weights(module, part, origin=str(path))
     return model

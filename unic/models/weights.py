@@ -55,10 +55,10 @@ def read_weights(weights: str, *, network: str = "auto") -> dict[str, Tensor]:
     return _choose_network(_read_file(weights), network, weights)
 
 
-def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
     """Fill a timm model with weights under the names that their project gives them.
 
-    Prefixes of wrappers are stripped; what a file holds beside the backbone (projector, momentum
+    Prefixes of wrappers are stripped; what a file holds besides the backbone (projector, momentum
     encoder, queue, mask token) is left out and logged. Where the rest does not fit as it is, timm
     converts it, as it does with what it takes from the hub: names of DINOv2 and DINOv3, and
     position embeddings, which are resampled to the model's grid.
@@ -66,20 +66,20 @@ def load_pretrained(model: nn.Module, state: Mapping[str, Tensor], *, source: st
     Args:
         model: A timm model without a classifier.
         state: Of :func:`read_weights`.
-        source: For messages.
+        origin: Where the weights are from, for messages.
 
     Raises:
         ValueError: If keys or shapes do not fit; lists a few. No weight is changed then.
     """
     expected = model.state_dict()
-    found = _leave_out(model, _strip_prefixes(state, expected), source)
+    found = _leave_out(model, _strip_prefixes(state, expected), origin)
     if _problems(expected, found):
-        _check_convertible(model, found, source)
-        found = _convert(model, found, source)
-    load_weights(model, found, source=source)
+        _check_convertible(model, found, origin)
+        found = _convert(model, found, origin)
+    load_weights(model, found, origin=origin)
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
     """Fill a module with exactly its weights.
 
     Raises:
@@ -88,7 +88,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, source: str)
     problems = _problems(module.state_dict(), state)
     if problems:
         raise ValueError(
-            f"the weights in {source} must fit {type(module).__name__}, but {len(problems)} "
+            f"the weights in {origin} must fit {type(module).__name__}, but {len(problems)} "
             f"entries do not: {'; '.join(problems[:4])}"
         )
     module.load_state_dict(state)
@@ -156,13 +156,13 @@ def _is_wrapped(prefix: str, state: Mapping[str, Tensor], expected: Mapping[str,
     return is_there and not is_own
 
 
-def _leave_out(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def _leave_out(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """All but projectors and classifiers that the model does not have."""
     expected = model.state_dict()
     foreign = (*_classifier_prefixes(model), *PROJECTORS)
     found = {k: v for k, v in state.items() if k in expected or not k.startswith(foreign)}
     if len(found) < len(state):
-        logger.info("%s: %d entries of a projector are left out", source, len(state) - len(found))
+        logger.info("%s: %d entries of a projector are left out", origin, len(state) - len(found))
     return found
 
 
@@ -182,8 +182,8 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
     return problems
 
 
-def _check_convertible(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse what timm's conversion would change or drop without a word."""
+def _check_convertible(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse what timm's conversion would change or drop silently."""
     expected, key = model.state_dict(), "patch_embed.proj.weight"
     problem = None
     if key in expected and key in state and state[key].shape != expected[key].shape:
@@ -194,7 +194,7 @@ def _check_convertible(model: nn.Module, state: Mapping[str, Tensor], source: st
         if query.any() or value.any():
             problem = f"{key} is not zero and the model has no bias; the timm name with qkvb has"
     if problem is not None:
-        raise ValueError(f"the weights in {source} must fit {type(model).__name__}, but {problem}")
+        raise ValueError(f"the weights in {origin} must fit {type(model).__name__}, but {problem}")
 
 
 def _biases_without_place(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -205,7 +205,7 @@ def _biases_without_place(expected: Mapping[str, Tensor], state: Mapping[str, Te
     return [key for key in biases if key.replace("qkv.bias", "q_bias") not in expected]
 
 
-def _convert(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def _convert(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """The weights as timm's own conversion for this kind of model gives them."""
     dropped = {*_biases_without_place(model.state_dict(), state), "masked_embed"}  # iBOT's mask
     kept = {key: tensor for key, tensor in state.items() if key not in dropped}
@@ -216,11 +216,11 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict
         converted: dict[str, Tensor] = convert(dict(kept), model)
     except (AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(
-            f"the weights in {source} must fit {type(model).__name__}, timm cannot convert them: "
+            f"the weights in {origin} must fit {type(model).__name__}, timm cannot convert them: "
             f"{type(error).__name__} {error}"
         ) from None
     for key in converted.keys() & kept.keys():
         if converted[key].shape != kept[key].shape:
             shapes = tuple(kept[key].shape), tuple(converted[key].shape)
-            logger.info("%s: %s is resampled from shape %s to %s", source, key, *shapes)
+            logger.info("%s: %s is resampled from shape %s to %s", origin, key, *shapes)
     return converted

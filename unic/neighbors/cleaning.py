@@ -50,8 +50,8 @@ def clean_neighbors(
     ``N(x_i)``, itself included. Where it has more than ``eta`` members the neighbors of ``i``
     belong together too loosely, and are discarded.
 
-    All rows are cleaned by one rule; that labeled anchors draw from their class instead is left
-    to :class:`PositiveSampler`, and ``known_labels`` serves the log alone.
+    All rows are cleaned by one rule. Labeled anchors draw from their class instead, which is left
+    to :class:`PositiveSampler`; here ``known_labels`` is for the log only.
 
     Args:
         indices: Shape ``(n, k)``, int64, of :class:`unic.neighbors.mining.Neighbors`; column 0 is
@@ -60,7 +60,7 @@ def clean_neighbors(
         quantile: Else the share of the images to keep at least, which chooses eta without labels
             (:func:`union_size_quantile`).
         known_labels: Shape ``(n,)``, int64, -1 where unknown.
-        device: Where the unions are counted, in the words of torch.
+        device: Where the unions are counted, such as ``cpu`` or ``cuda:0``.
 
     Raises:
         ValueError: If not exactly one of ``max_union_size`` and ``quantile`` is given, one is out
@@ -101,7 +101,7 @@ def union_sizes(
 
     Args:
         indices: Shape ``(n, k)``, int64, of :class:`unic.neighbors.mining.Neighbors`.
-        device: Where to count, in the words of torch; it changes nothing in the result.
+        device: Where to count, such as ``cpu`` or ``cuda:0``; the result is the same.
 
     Raises:
         ValueError: If an index is out of range, or column 0 is not the image itself.

@@ -32,7 +32,7 @@ def search(
         features: Shape ``(n, d)``, checked.
         n_neighbors: tau_1 of the paper.
         engine: Kind of the index.
-        device: Of the index; that of ``faiss_hnsw`` is on the CPU in all cases, and logged.
+        device: Where the index lies; ``faiss_hnsw`` is always on the CPU, which is logged.
 
     Returns:
         Indices ``(n, k)`` int64, distances ``(n, k)`` float32, and the rows ``(m,)`` for which

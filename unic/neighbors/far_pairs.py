@@ -21,7 +21,7 @@ class FarPairs:
         features: Shape ``(n, d)``, float32, those that were mined.
         far_radius: Shape ``(n,)``, float32, of :class:`unic.neighbors.mining.Neighbors`.
         known_labels: Shape ``(n,)``, int64, -1 where unknown.
-        exclude_known_same_label: Whether images known to share the anchor's label are out.
+        exclude_known_same_label: Whether images known to share the anchor's label are left out.
         device: Where distances are computed.
 
     Raises:

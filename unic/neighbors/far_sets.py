@@ -66,7 +66,7 @@ class FarPool:
         exclude_known_same_label: bool = True,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Take the features that were mined, and what came of it.
+        """Take the features that were mined, and the far radius that was found.
 
         Args:
             features: Shape ``(n, d)``, float32, those that were mined.
@@ -74,8 +74,8 @@ class FarPool:
             far_rank: tau_2 of the paper, the one that gave ``far_radius``.
             known_labels: Shape ``(n,)``, int64, -1 where unknown.
             is_bound: Whether ``far_radius`` is a bound from above: images are drawn from beyond it.
-            exclude_known_same_label: Whether images known to share the anchor's label are out.
-            device: Where anchors are ranked in float64, in the words of torch.
+            exclude_known_same_label: Whether images known to share the anchor's label are left out.
+            device: Where anchors are ranked in float64, such as ``cpu`` or ``cuda:0``.
 
         Raises:
             ValueError: If ``far_radius`` is not that of these features and this rank, as far as

@@ -43,7 +43,7 @@ class MiningStats(NamedTuple):
     far_sampled: int  # images beyond the far rank of these rows; 0 where the radius is exact
 
     def record(self) -> dict[str, Any]:
-        """What an artifact keeps of it: all that a resumed pass leaves as it is."""
+        """What a store keeps of it: all that is the same after a pass was resumed."""
         return {name: value for name, value in self._asdict().items() if name != "resumed"}
 
 
@@ -93,8 +93,8 @@ def mine_neighbors(
         n_neighbors: tau_1 of the paper, counts the image itself, ``1 <= n_neighbors < far_rank``.
         far_rank: tau_2 of the paper, counted from 0 (the image itself), ``far_rank < n``; None
             leaves the far radius out.
-        device: Where the distances are computed, in the words of torch.
-        block_size: Rows of the distance matrix held at a time; by default as suits the device.
+        device: Where the distances are computed, such as ``cpu`` or ``cuda:0``.
+        block_size: Rows of the distance matrix held at a time; by default what suits the device.
         engine: ``exact``, or an approximate or exact search of faiss for the neighbors; the far
             radius is exact in all cases and takes the full pass.
         precision: Of the products on a CPU. ``auto`` takes int8 where the processor has units for

@@ -41,7 +41,7 @@ class PoolSettings:
             paper's Table 4 calls random.
         labeled_share: Of the negatives of a labeled anchor, how many are labeled images of other
             classes, in [0, 1] (A.11).
-        exclude_known_same_label: Whether images known to share the anchor's label are out.
+        exclude_known_same_label: Whether images known to share the anchor's label are left out.
     """
 
     pool: str
@@ -54,7 +54,7 @@ class RandomPool:
 
     Args:
         known_labels: Shape ``(n,)``, int64, -1 where unknown.
-        exclude_known_same_label: Whether images known to share the anchor's label are out.
+        exclude_known_same_label: Whether images known to share the anchor's label are left out.
 
     Raises:
         ValueError: If an image is left without a negative.
@@ -194,10 +194,10 @@ def open_pool(
 
     Args:
         features: Store of the features that were mined.
-        neighbors: Store of what came of it.
+        neighbors: Store of the neighbors that were mined in them.
         known_labels: Store of the labels that training may know.
         settings: See :class:`PoolSettings`.
-        device: Where anchors are ranked in float64, in the words of torch.
+        device: Where anchors are ranked in float64, such as ``cpu`` or ``cuda:0``.
 
     Raises:
         ValueError: If the stores are of different images, the neighbors of other features, or the

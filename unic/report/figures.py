@@ -155,7 +155,7 @@ def plot_union_sizes(union_size: NDArray[np.integer[Any]], max_union_size: int) 
 
 
 def plot_metrics(metrics: Mapping[str, Any], *, split: str) -> Figure:
-    """Draw the metrics of ours beside those of the baselines: mean, std, and every seed.
+    """Draw our metrics beside those of the baselines: mean, std, and every seed.
 
     Args:
         metrics: ``metrics.json`` of an experiment, values in ``[0, 1]``.

@@ -19,7 +19,7 @@ def job(log: str, *, threads: int = 1) -> Iterator[None]:
 
     A wrong input (``ValueError``, ``OSError``) or setting (``FloatingPointError``) prints its
     message alone on stderr; the log has the full traceback and ends with the message, where
-    :mod:`unic.runtime.failures` finds it. Any other error is a fault of ours and is shown whole.
+    :mod:`unic.runtime.failures` finds it. Any other error is a bug and is shown whole.
 
     Args:
         log: File that receives the log; its folder is made.

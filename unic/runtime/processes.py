@@ -123,7 +123,7 @@ def run_together(
 
 
 def join(folder: str, rank: str, size: str) -> None:
-    """Be one of the processes that :func:`run_together` started."""
+    """Join, as one of the processes that :func:`run_together` started."""
     function, argument, logs, parent = pickle.loads(Path(folder, "task").read_bytes())
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     handlers: list[logging.Handler] = [logging.StreamHandler(), *map(FileHandler, logs)]

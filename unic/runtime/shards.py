@@ -36,7 +36,7 @@ def read_shard(wildcards: Any) -> Shard:
 
 
 def check_alike(parts: Sequence[str | Path], settings: Sequence[Mapping[str, Any]]) -> None:
-    """See to it that the parts of all shards were made with the same settings.
+    """Check that the parts of all shards were made with the same settings.
 
     Raises:
         ValueError: If one differs; names the setting and the two parts.

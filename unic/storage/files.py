@@ -72,7 +72,7 @@ def flush(path: Path) -> None:
 
 
 def check_room(path: str | Path, n_bytes: int) -> None:
-    """See to it that a folder's disk has room for what is to be written there.
+    """Check that a folder's disk has room for what is to be written there.
 
     Raises:
         OSError: If it has too little.

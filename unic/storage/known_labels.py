@@ -9,7 +9,7 @@ UNKNOWN = -1
 def check_known_labels(
     known_labels: NDArray[np.int64], n_images: int, *, n_clusters: int | None = None
 ) -> None:
-    """See to it that there is a label, or :data:`UNKNOWN`, for each of ``n`` images.
+    """Check that there is a label, or :data:`UNKNOWN`, for each of ``n`` images.
 
     Args:
         known_labels: To be checked.

@@ -18,7 +18,7 @@ from unic.storage.files import flush, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-SHARD_ROWS = 512  # rows between two checksums, after which a writing can be taken up
+BLOCK_ROWS = 512  # rows between two checksums, after which a writing can be taken up
 
 
 def write_rows(
@@ -31,10 +31,10 @@ def write_rows(
     key: str,
     need: str,
 ) -> None:
-    """Write rows shard by shard.
+    """Write rows block by block.
 
     The file appears beside the header under its name with ``.bin``, whole or not at all, the
-    header last. A writing that was killed goes on at the shard it was in.
+    header last. A writing that was killed goes on at the block it was in.
 
     Args:
         header: A ``.json`` file to be written.
@@ -56,16 +56,16 @@ def write_rows(
     meaning = dict(about) | {"key": key}
     checksums = _resume(part, progress, meaning)
     _check_disk(part, n_rows * row_bytes, need)
-    shards = list(_shards(n_rows))
+    blocks = list(_blocks(n_rows))
     if checksums:
-        logger.info("%d of %d shards are there already", len(checksums), len(shards))
+        logger.info("%d of %d blocks are there already", len(checksums), len(blocks))
     with part.open("r+b" if checksums else "w+b") as file:
         file.truncate(n_rows * row_bytes)
-        todo = shards[len(checksums) :]
-        for shard in tqdm(todo, header.stem, len(shards), initial=len(checksums), disable=None):
-            file.seek(shard.start * row_bytes)
+        todo = blocks[len(checksums) :]
+        for block in tqdm(todo, header.stem, len(blocks), initial=len(checksums), disable=None):
+            file.seek(block.start * row_bytes)
             checksum = 0
-            for rows in compute(shard):
+            for rows in compute(block):
                 file.write(rows)
                 checksum = zlib.crc32(rows, checksum)
             file.flush()
@@ -116,13 +116,13 @@ def find_rows(header: str | Path, n_bytes: int) -> Path:
 class Rows:
     """Rows of a file that is mapped to memory, to be checked before they are used.
 
-    A shard is compared to its checksum when a row of it is first asked for, in the thread that
+    A block is compared to its checksum when a row of it is first asked for, in the thread that
     asks; so a large file is opened at once, and checked once.
 
     Args:
         path: The file.
         array: What is mapped, shape ``(n, row_bytes)``, uint8.
-        checksums: Of the shards, from the header.
+        checksums: Of the blocks, from the header.
     """
 
     def __init__(self, path: Path, array: NDArray[np.uint8], checksums: Sequence[int]):
@@ -131,45 +131,45 @@ class Rows:
         self._lock = Lock()
 
     def check(self, rows: NDArray[np.int64]) -> None:
-        """Compare the shards of some rows to their checksums, those that are not checked yet.
+        """Compare the blocks of some rows to their checksums, those that are not checked yet.
 
         Raises:
-            ValueError: If they differ; names the first shard that does.
+            ValueError: If they differ; names the first block that does.
         """
-        shards = rows // SHARD_ROWS
-        if self._is_checked[shards].all():
+        blocks = rows // BLOCK_ROWS
+        if self._is_checked[blocks].all():
             return
         with self._lock:
-            for shard in np.unique(shards[~self._is_checked[shards]]).tolist():
-                self._check_shard(shard)
-                self._is_checked[shard] = True
+            for block in np.unique(blocks[~self._is_checked[blocks]]).tolist():
+                self._check_block(block)
+                self._is_checked[block] = True
 
     def take(self, rows: range) -> NDArray[np.uint8]:
         """Neighboring rows, checked: a view of shape ``(r, row_bytes)``.
 
         Raises:
-            ValueError: If a shard of them is damaged.
+            ValueError: If a block of them is damaged.
         """
         self.check(np.arange(rows.start, rows.stop))
         return self.array[rows.start : rows.stop]
 
-    def _check_shard(self, shard: int) -> None:
-        rows = self.array[shard * SHARD_ROWS : (shard + 1) * SHARD_ROWS]
-        if zlib.crc32(rows.data) != self.checksums[shard]:
-            first = shard * SHARD_ROWS
+    def _check_block(self, block: int) -> None:
+        rows = self.array[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS]
+        if zlib.crc32(rows.data) != self.checksums[block]:
+            first = block * BLOCK_ROWS
             raise ValueError(
                 f"{self.path} is damaged: its checksum differs at images {first} to "
                 f"{first + len(rows) - 1}; delete it and run the workflow again"
             )
 
 
-def _shards(n_rows: int) -> Iterator[range]:
-    for start in range(0, n_rows, SHARD_ROWS):
-        yield range(start, min(start + SHARD_ROWS, n_rows))
+def _blocks(n_rows: int) -> Iterator[range]:
+    for start in range(0, n_rows, BLOCK_ROWS):
+        yield range(start, min(start + BLOCK_ROWS, n_rows))
 
 
 def _resume(part: Path, progress: Path, meaning: Mapping[str, Any]) -> list[int]:
-    """Checksums of the shards that an interrupted writing of the same rows has written."""
+    """Checksums of the blocks that an interrupted writing of the same rows has written."""
     if not (part.is_file() and progress.is_file()):
         return []
     found = read_header(progress)

@@ -199,7 +199,7 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
 
 
 def check_store_room(manifest: str | Path, kind: str, sizes: Mapping[str, int]) -> None:
-    """Before long work: see to it that a store of one split will fit the disk.
+    """Before long work, check that a store of one split will fit the disk.
 
     Args:
         manifest: Path of the ``zarr.json`` of the store to come; the folder of the store's folder

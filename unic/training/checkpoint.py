@@ -27,7 +27,7 @@ class Checkpoint:
         self.path, self.key = Path(path), key
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace what is kept by a new state of tensors, numbers, texts, lists and dicts."""
+        """Replace the state on disk by a new one of tensors, numbers, texts, lists and dicts."""
         with whole_file(self.path) as temporary:
             torch.save({"key": self.key, "state": dict(state)}, temporary)
 

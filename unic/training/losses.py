@@ -1,4 +1,4 @@
-"""The losses of the paper and of SimGCD, one function an equation; a scalar >= 0 out."""
+"""The losses of the paper and of SimGCD, one function an equation; each gives a scalar >= 0."""
 
 import math
 

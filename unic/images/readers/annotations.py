@@ -64,7 +64,7 @@ def make_catalog(
 
 
 def check_ids(image_ids: Sequence[str], where: str) -> None:
-    """See to it that every image is listed once, by a path that stays below the root.
+    """Check that every image is listed once, by a path that stays below the root.
 
     Raises:
         ValueError: If not; names the first.

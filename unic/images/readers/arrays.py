@@ -209,7 +209,7 @@ def _read_pickles(
             try:
                 batch = _ArrayUnpickler(file, encoding="latin1").load()
                 batches.append({key: _take(batch, key, kind) for key, kind in kinds.items()})
-            except Exception as error:  # the machine of pickle raises all sorts on damaged files
+            except Exception as error:  # pickle raises all sorts on damaged files
                 raise ValueError(
                     f"{root / path} must be a batch of {name}: {first_line(error)}"
                 ) from None
@@ -233,7 +233,7 @@ class _PickledType:
         self.kind = kind
 
     def __setstate__(self, _: Any) -> None:
-        """Bytes have no order."""
+        """Ignore the state, which is the order of bytes: uint8 has none."""
 
 
 class _PickledArray:
@@ -270,11 +270,11 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Loads numbers, texts, containers and arrays; refuses all that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for the few names that arrays need."""
+        """Give our stand-in for one of the few names that arrays need."""
         if f"{module}.{name}" not in _PICKLED:
             raise pickle.UnpicklingError(f"it must hold nothing but arrays, got {module}.{name}")
         return _PICKLED[f"{module}.{name}"]
 
     def persistent_load(self, identity: Any) -> Any:
-        """Refuse what is kept elsewhere."""
+        """Refuse a link to an object outside of the file."""
         raise pickle.UnpicklingError(f"it must hold nothing but arrays, got a link to {identity}")

@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows a living address of."""
+"""Downloads of the data sets of which torchvision knows the address."""
 
 from functools import partial
 
@@ -6,13 +6,13 @@ DOWNLOADABLE = ("stl10", "cifar10", "cifar100", "fashion_mnist", "fgvc_aircraft"
 
 
 def download(name: str, *, root: str) -> None:
-    """Get a data set from where its authors or torchvision keep it, to where it is read from.
+    """Download a data set to the folder that it is read from.
 
-    torchvision compares the checksum of each archive. What is there already is not got again.
+    torchvision compares the checksum of each archive. Files that are there are left alone.
 
     Args:
         name: One of ``DOWNLOADABLE``.
-        root: Folder that gets the files; made where it is missing.
+        root: Folder for the files; made if it is missing.
 
     Raises:
         ValueError: If the set has no address.

@@ -59,7 +59,7 @@ def layout_of(name: str, root: Path) -> str:
 
 
 def require(name: str, root: Path, paths: Iterable[str]) -> None:
-    """See to it that files or folders of a data set are there.
+    """Check that files or folders of a data set are there.
 
     Args:
         name: Data set.

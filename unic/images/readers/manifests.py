@@ -1,4 +1,4 @@
-"""Lists of images in a CSV or Parquet file: path, and maybe label and split."""
+"""Lists of images in a CSV or Parquet file: path, and optionally label and split."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

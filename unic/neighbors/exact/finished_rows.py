@@ -38,7 +38,7 @@ class FinishedRows:
         is_bound: bool,
         code: str,
     ) -> None:
-        """Open or start the folder, and see to it that the rest will fit the disk.
+        """Open or start the folder, and check that the rest will fit the disk.
 
         Args:
             path: The folder; it need not exist.
@@ -48,7 +48,7 @@ class FinishedRows:
             is_bound: Whether the far radius is a bound.
             code: Digest of what ranks the rows.
 
-        Rows of other features, parameters or code are of no use any more and deleted.
+        Rows of other features, parameters or code are deleted: nothing can use them.
 
         Raises:
             ValueError: If the folder holds rows of which nothing says what they are.

@@ -138,7 +138,7 @@ class Operand:
         return 2.02 * (error + 8 * _FLOAT32 * largest_half_norm)
 
     def count_doubtful(self, far_rank: int, specials: Specials) -> int:
-        """Images on either side of a rank that the error may put on the other, as a rule.
+        """How many images the error may put on the wrong side of a rank, as a rule.
 
         Counted in some rows; where others have more, they may be left unsettled.
         """

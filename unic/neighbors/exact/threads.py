@@ -1,4 +1,4 @@
-"""Threads that share out the tiles of a pass, each with a room of its own."""
+"""Threads that share out the tiles of a pass, each with memory of its own."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -44,7 +44,7 @@ class Room:
 
 
 class Turns:
-    """Who may scan which tile: one of a row after that above it."""
+    """The order in which threads may scan tiles: each after the tile above it."""
 
     def __init__(self, n_rows: int) -> None:
         self._n_done = [0 for _ in range(n_rows)]  # tiles of each row, the missing ones counted
@@ -69,7 +69,7 @@ class Turns:
             self._condition.notify_all()
 
     def cancel(self) -> None:
-        """Let nobody wait any longer."""
+        """Wake all that wait, and let nobody wait again."""
         with self._condition:
             self._is_cancelled = True
             self._condition.notify_all()
@@ -82,7 +82,7 @@ def in_threads(
     *,
     on_end: Callable[[], None] = lambda: None,
 ) -> Iterator[_Result]:
-    """Do pieces of work in as many threads as torch may use; results as they come.
+    """Do pieces of work in as many threads as torch may use; yield results as they come.
 
     ``on_end`` is called when no more is wanted, to wake threads that wait.
     """
@@ -126,7 +126,7 @@ def in_threads(
 
 @contextmanager
 def single_threaded_products() -> Iterator[None]:
-    """Leave the threads to whole tiles: no barrier within a product waits for a busy core."""
+    """Compute each product in one thread: several would wait for each other at a busy core."""
     n_threads = torch.get_num_threads()
     token = _n_threads.set(n_threads)
     torch.set_num_threads(1)

@@ -38,7 +38,7 @@ class TilePass:
         far_rank: int | None,
         block_size: int | None,
     ) -> None:
-        """Note what is sought."""
+        """Take the operand and what is sought in it."""
         self._operand = operand
         self._n_images = len(operand.order)
         self._specials = specials

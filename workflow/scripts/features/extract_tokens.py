@@ -9,7 +9,7 @@ from unic.models.backbones import load_backbone
 from unic.runtime.devices import choose_device, choose_precision
 from unic.runtime.jobs import job
 from unic.runtime.shards import read_shard
-from unic.storage.row_files import SHARD_ROWS
+from unic.storage.row_files import BLOCK_ROWS
 
 with job(snakemake.log[0], threads=snakemake.threads):
     ids = read_index(snakemake.input.images)["train"]
@@ -46,5 +46,5 @@ with job(snakemake.log[0], threads=snakemake.threads):
             ),
             device=device,
             parameters=dict(snakemake.params.items()),
-            rows=read_shard(snakemake.wildcards).rows(len(ids), multiple=SHARD_ROWS),
+            rows=read_shard(snakemake.wildcards).rows(len(ids), multiple=BLOCK_ROWS),
         )
