@@ -4,19 +4,24 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from unic.images.images import Images
+
+class Fingerprinted(Protocol):
+    """What tells by itself whether it may have changed, such as images."""
+
+    def fingerprint(self) -> str:
+        """A digest that differs where the content may have changed."""
 
 
 def resumption_key(
     settings: Mapping[str, Any],
     *,
     files: Iterable[str | Path] = (),
-    images: Iterable[Images] = (),
+    images: Iterable[Fingerprinted] = (),
     network: nn.Module | None = None,
 ) -> str:
     """Digest of all that an interrupted piece of work depends on.
@@ -27,7 +32,7 @@ def resumption_key(
     Args:
         settings: Of the work, with the digest of its code.
         files: That it reads, by their content.
-        images: That it reads, see :meth:`unic.images.images.Images.fingerprint`.
+        images: That it reads, by their fingerprints.
         network: That it begins with, by its weights, wherever these are from.
 
     Returns:
