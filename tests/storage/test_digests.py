@@ -1,11 +1,14 @@
 import ast
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.closures import list_closures, modules_of
 from unic.storage import digests
 from unic.storage.digests import code_digest, file_digest, image_digest, imported_modules
 
@@ -72,6 +75,61 @@ def test_other_packages_do_not_count(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import numpy\nimport unicorn.losses\nfrom os import path\n")
     assert imported_modules(script) == []
+
+
+# What each stage is built on
+
+
+def test_each_script_is_built_on_the_modules_that_are_listed() -> None:
+    listed = Path(__file__).with_name("closures.txt").read_text(encoding="utf-8")
+    renew = "python -m tests.closures > tests/storage/closures.txt"
+    assert list_closures() == listed, f"if the change is meant: {renew}"
+
+
+@pytest.mark.parametrize(
+    ("script", "most"),
+    [
+        ("neighbors/clean_neighbors.py", 8),
+        ("neighbors/mine_neighbors.py", 20),
+        ("baselines/cluster_features.py", 13),
+        ("report/summarize.py", 26),
+    ],
+)
+def test_a_stage_is_built_on_few_modules(script: str, most: int) -> None:
+    assert len(modules_of(script)) <= most
+
+
+@pytest.mark.parametrize(
+    ("script", "strangers"),
+    [
+        ("neighbors/mine_neighbors.py", {"images", "models", "features", "training"}),
+        ("neighbors/clean_neighbors.py", {"images", "models", "features", "training"}),
+        ("baselines/cluster_features.py", {"images", "models", "features", "training"}),
+        ("features/extract_features.py", {"neighbors", "training", "evaluation"}),
+        ("training/finetune.py", {"baselines", "evaluation", "report"}),
+        ("evaluation/evaluate.py", {"models", "features", "neighbors", "training"}),
+        ("report/summarize.py", {"models", "features", "neighbors", "inspection"}),
+    ],
+)
+def test_a_stage_is_built_on_no_package_of_another(script: str, strangers: set[str]) -> None:
+    assert not {module.parts[0] for module in modules_of(script)} & strangers
+
+
+def test_jobs_of_seconds_import_nothing_that_takes_seconds() -> None:
+    scripts = [
+        *("images/index_images.py", "images/split_labels.py", "evaluation/evaluate.py"),
+        *("report/summarize.py", "report/collect_table.py"),
+    ]
+    imports = "\n".join(map(import_statements, scripts))
+    slow = "{'torch', 'torchvision', 'timm', 'numba', 'sklearn', 'snakemake'}"
+    command = f"{imports}\nimport sys\nassert not {slow} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True)
+
+
+def import_statements(script: str) -> str:
+    tree = ast.parse((SCRIPTS / script).read_text(encoding="utf-8"))
+    found = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(map(ast.unparse, found))
 
 
 # What changes a digest

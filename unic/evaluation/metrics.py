@@ -5,11 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import (
-    adjusted_mutual_info_score,
-    adjusted_rand_score,
-    normalized_mutual_info_score,
-)
 
 
 class ClusteringScores(NamedTuple):
@@ -71,11 +66,13 @@ def clustering_scores(
     Raises:
         ValueError: If the arrays differ in length, are empty, or hold a negative number.
     """
+    from sklearn import metrics  # takes a second to import, and reports need none of it
+
     return ClusteringScores(
         acc=cluster_accuracy(labels, predictions),
-        nmi=float(normalized_mutual_info_score(labels, predictions)),
-        ami=float(adjusted_mutual_info_score(labels, predictions)),
-        ari=float(adjusted_rand_score(labels, predictions)),
+        nmi=float(metrics.normalized_mutual_info_score(labels, predictions)),
+        ami=float(metrics.adjusted_mutual_info_score(labels, predictions)),
+        ari=float(metrics.adjusted_rand_score(labels, predictions)),
     )
 
 
