@@ -9,11 +9,10 @@ from torch import Tensor
 
 from unic.neighbors.exact.settling import merge_specials
 from unic.neighbors.exact.specials import Specials, no_specials
-from unic.neighbors.exact.vectors import measure_pairs
+from unic.neighbors.exact.vectors import SUMS, measure_pairs
 
 _BLOCK_ENTRIES = 2**24  # of a block of distances: 128 MB
 _PAIR_ENTRIES = 2**22  # of a block of differences: 32 MB
-_SUMS = 32  # partial sums of a distance
 _CHUNK_ROWS = 8192  # columns brought to float64 at a time
 
 
@@ -254,8 +253,26 @@ class ExactRows:
             chunk = slice(start, start + n_pairs)
             differences = self._gather(left[chunk]).double()  # (p, d)
             differences -= self._gather(right[chunk])
-            squared[chunk] = _sum_in_order(differences.square_())
+            squared[chunk] = sum_in_order(differences.square_())
         return squared
+
+
+def sum_in_order(values: Tensor) -> Tensor:
+    """Sum squares ``(p, d)`` to ``(p,)``, in the order of ``squared_distance`` of the vectors.
+
+    The order is written twice, since the compiled loop does not run on GPUs, and this one takes
+    ten times as long on a CPU. A test holds the two together to the last bit.
+    """
+    n_pairs, n_dims = values.shape
+    sums = values.new_zeros((n_pairs, SUMS))  # (p, 32)
+    for start in range(0, n_dims, SUMS):
+        part = values[:, start : start + SUMS]
+        sums[:, : part.shape[1]] += part
+    half = SUMS // 2
+    while half > 0:
+        sums = sums[:, :half] + sums[:, half:]  # (p, 16) to (p, 1)
+        half //= 2
+    return sums[:, 0]  # (p,)
 
 
 def _order_statistic(values: Tensor, rank: int) -> Tensor:
@@ -270,20 +287,6 @@ def _count_rows(is_marked: Tensor) -> Tensor:
     if is_marked.device.type == "cpu":  # a tenth of the time
         return torch.from_numpy(np.count_nonzero(is_marked.numpy(), axis=1))
     return is_marked.sum(dim=1)
-
-
-def _sum_in_order(values: Tensor) -> Tensor:
-    """Sum ``(p, d)`` to ``(p,)`` in the order of ``squared_distance`` of the vectors."""
-    n_pairs, n_dims = values.shape
-    sums = values.new_zeros((n_pairs, _SUMS))  # (p, 32)
-    for start in range(0, n_dims, _SUMS):
-        part = values[:, start : start + _SUMS]
-        sums[:, : part.shape[1]] += part
-    half = _SUMS // 2
-    while half > 0:
-        sums = sums[:, :half] + sums[:, half:]  # (p, 16) to (p, 1)
-        half //= 2
-    return sums[:, 0]  # (p,)
 
 
 class Ranked(NamedTuple):
