@@ -176,7 +176,7 @@ if "torch" in sys.modules:
 
 
 def test_the_imports_of_all_stages_start_no_thread_and_no_gpu(server: Server) -> None:
-    scripts = sorted((ROOT / "workflow/scripts").glob("*.py"))
+    scripts = sorted((ROOT / "workflow/scripts").rglob("*.py"))
     assert scripts
     for script in scripts:
         imports = script.read_text(encoding="utf-8").partition("\nwith job(")[0]

@@ -37,7 +37,7 @@ onerror:
 SCRIPT = """\
 import os
 from pathlib import Path
-from unic.jobs import job
+from unic.runtime.jobs import job
 with job(snakemake.log[0], threads=snakemake.threads):
     {}
     Path(snakemake.output[0]).write_text(str(os.environ.get("OMP_NUM_THREADS")))
