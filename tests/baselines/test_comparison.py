@@ -64,5 +64,5 @@ def test_no_known_label_is_plain_k_means() -> None:
 
 
 def test_refuses_labels_of_other_images() -> None:
-    with pytest.raises(ValueError, match="80 images, got shape"):
+    with pytest.raises(ValueError, match=r"shape \(80,\), got int64 of shape \(40,\)"):
         predict(known_labels()[:40])

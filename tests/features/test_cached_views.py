@@ -158,7 +158,7 @@ def _batched(output: TrunkOutput) -> TrunkOutput:
 def test_a_frozen_backbone_trains_nothing() -> None:
     backbone = make_backbone(is_frozen=True)
     backbone.set_trainable(None)
-    with pytest.raises(ValueError, match="trainable must be none for a frozen backbone"):
+    with pytest.raises(ValueError, match="trainable must be null for a frozen backbone"):
         backbone.set_trainable("last_block")
 
 

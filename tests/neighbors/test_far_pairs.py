@@ -98,5 +98,5 @@ def test_images_known_to_share_a_label_are_far_only_if_asked_for() -> None:
 
 def test_refuses_other_numbers_of_images() -> None:
     features = make_features()
-    with pytest.raises(ValueError, match=r"got \(60, 7\), \(59,\) and \(60,\)"):
+    with pytest.raises(ValueError, match=r"got \(60, 7\) and \(59,\)"):
         FarPairs(features, radius_of(features)[1:], known_labels=UNLABELED)
