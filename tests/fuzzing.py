@@ -351,7 +351,9 @@ FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
 
 def _mining_checkpoint(folder: Path) -> MiningCheckpoint:
-    return MiningCheckpoint(folder / "rows", FEATURES, n_neighbors=2, far_rank=4, is_bound=False, code="0")
+    return MiningCheckpoint(
+        folder / "rows", FEATURES, n_neighbors=2, far_rank=4, is_bound=False, code="0"
+    )
 
 
 def _write_mining(folder: Path) -> None:

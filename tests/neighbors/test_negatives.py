@@ -1,21 +1,31 @@
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from tests.rank_reference import random_features, ranks, redraw, unlabeled
+from unic.neighbors.far_pairs import FarPairs
 from unic.neighbors.metric import to_euclidean
 from unic.neighbors.mining import mine_neighbors
 from unic.neighbors.negatives import LabeledPool, PoolSettings, RandomPool, index_negatives
 from unic.storage.stores import Store, open_store, write_derived, write_features, write_known_labels
-from unic.training.inputs import open_negatives
-from unic.training.pairs import FreshNegatives, StoredNegatives
+from unic.training.inputs import PairInputs
+from unic.training.pairs import FreshNegatives, NegativeSampler, StoredNegatives
 
 HALF_LABELED = np.array([0, 0, 0, 1, 2, 2, -1, -1, -1, -1], dtype=np.int64)
+
+
+def open_negatives(
+    paths: Mapping[str, Path | str], known: Store, pool: PoolSettings, *, device: str
+) -> NegativeSampler | FarPairs:
+    files = {name: str(path) for name, path in paths.items() if name != "known_labels"}
+    inputs = PairInputs("", "", draw="each_epoch", pool=pool, **files)
+    return inputs.open_negatives(known, torch.device(device))
 
 
 def settings(

@@ -357,7 +357,9 @@ def test_cached_views_train_as_well(tmp_path: Path) -> None:
 def test_refuses_labels_out_of_range(label: int, message: str) -> None:
     known = KNOWN.copy()
     known[5] = label
-    with pytest.raises(ValueError, match=re.escape(f"at least -1 and below n_clusters=4, {message}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"at least -1 and below n_clusters=4, {message}")
+    ):
         run(known=known)
 
 

@@ -142,7 +142,7 @@ class PairInputs:
         known = open_store(self.known_labels, kind="known_labels")
         check_same_images(positives, known)
         sampler = PositiveSampler(positives.read("indices"), known.read("known_labels"))
-        return Pairs(sampler, self._open_negatives(known, device))
+        return Pairs(sampler, self.open_negatives(known, device))
 
     def open_features(self) -> Store:
         """Open the features that were mined.
@@ -155,7 +155,8 @@ class PairInputs:
         check_same_images(features, open_store(self.known_labels, kind="known_labels"))
         return features
 
-    def _open_negatives(self, known: Store, device: torch.device) -> NegativeSampler | FarPairs:
+    def open_negatives(self, known: Store, device: torch.device) -> NegativeSampler | FarPairs:
+        """What draws negatives, or tells them within a batch; see :meth:`open`."""
         if self.negatives is not None:
             negatives = open_store(self.negatives, kind="negatives")
             check_same_images(negatives, known)
