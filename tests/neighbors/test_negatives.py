@@ -124,7 +124,7 @@ class OnlyUnlabeled:
         ([0, 0, -1], 0.5, "at least 2 labeled classes, got 1"),
         ([-1, -1, -1], 0.5, "at least 2 labeled classes, got 0"),
         ([0, 1, -1], 1.5, "labeled_share must be from 0 to 1, got 1.5"),
-        ([0, 1], 0.5, "must be of the 3 images, got 2"),
+        ([0, 1], 0.5, "shape (3,), got int64 of shape (2,)"),
     ],
 )
 def test_refuses_labeled_negatives_that_cannot_be(
