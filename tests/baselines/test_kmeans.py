@@ -224,7 +224,7 @@ def test_all_labels_known_leave_class_means() -> None:
 @pytest.mark.parametrize(
     ("known", "n_clusters", "message"),
     [
-        ([0, 1, -1], 2, "int64 array of shape (4,), got int64 of shape (3,)"),
+        ([0, 1, -1], 2, r"int64 array of shape \(4,\), got int64 of shape \(3,\)"),
         ([0, 1, 2, -1], 2, "at least -1 and below n_clusters=2, got -1 to 2"),
         ([0, -2, -1, -1], 2, "at least -1 and below n_clusters=2, got -2 to 0"),
         ([0, 0, 0, -1], 3, "got 1 images for 2 clusters"),
