@@ -20,9 +20,8 @@ from snakemake.script import PythonScript
 from snakemake.shell import shell
 from snakemake_interface_executor_plugins.settings import ExecMode
 
-from unic.runtime.failures import MARK
 from unic.runtime.forking import IS_AVAILABLE, CannotForkError, Server, describe_end
-from unic.runtime.jobs import START
+from unic.runtime.jobs import MARK, START
 
 common_settings = local.common_settings
 # As snakemake.shell.shell sets them for a script that it starts.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unic.evaluation.formatting import format_count, format_spread
+from unic.runtime.jobs import MARK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        print(f"unic: error: {error}", file=sys.stderr)
+        print(f"{MARK}{error}", file=sys.stderr)
         return 2
     return status
 

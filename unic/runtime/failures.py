@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-MARK = "unic: error: "
+from unic.runtime.jobs import MARK
+
 _TRACEBACK = "Traceback (most recent call last):"
 
 

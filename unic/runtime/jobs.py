@@ -10,6 +10,7 @@ from pathlib import Path
 
 import unic
 
+MARK = "unic: error: "  # what the one clear line of an error begins with
 START = "UNIC_START"  # variable of the environment that says how the job's process started
 
 
@@ -47,9 +48,9 @@ def job(log: str, *, threads: int = 1) -> Iterator[None]:
         is_input = isinstance(error, ValueError | OSError | FloatingPointError)
         with Path(log).open("a", encoding="utf-8") as stream:
             stream.write(traceback.format_exc())
-            stream.write(f"\nunic: error: {error}\n" if is_input else "")
+            stream.write(f"\n{MARK}{error}\n" if is_input else "")
         if is_input:
-            sys.exit(f"\nunic: error: {error}\n(traceback in {log})\n")
+            sys.exit(f"\n{MARK}{error}\n(traceback in {log})\n")
         traceback.print_exc()
         sys.exit(1)
 
