@@ -1,4 +1,4 @@
-"""Features and cached views of all shards, put together."""
+"""The features of all shards, put together."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,10 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unic.runtime.shards import check_alike
-from unic.storage.stores import (
-    open_store,
-    write_features,
-)
+from unic.storage.stores import open_store, write_features
 
 
 def join_features(

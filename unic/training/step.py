@@ -46,7 +46,7 @@ class Trainer:
     """Takes steps: all that changes in a training but the generator of its draws.
 
     Args:
-        backbone: Where it shall be, and with gradients where they are wanted.
+        backbone: On its device, what is trained of it with gradients.
         heads: From features or tokens to logits, on the same device; each has a loss of its own,
             and the sum of these is minimized.
         settings: See :class:`FinetuningSettings`.
