@@ -35,7 +35,7 @@ from unic.images.decoded import decode_images, open_decoded
 from unic.images.index import read_index, read_source, write_index
 from unic.models.trained import ModelDescription, load_model, make_model, save_model
 from unic.models.weights import read_weights
-from unic.neighbors.exact.finished_rows import FinishedRows as MiningCheckpoint
+from unic.neighbors.exact.finished_rows import FinishedRows
 from unic.neighbors.exact.ranking import Ranked
 from unic.storage.digests import image_digest
 from unic.storage.files import read_json, write_json
@@ -350,8 +350,8 @@ def _read_checkpoint(folder: Path) -> Any:
 FEATURES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 
 
-def _mining_checkpoint(folder: Path) -> MiningCheckpoint:
-    return MiningCheckpoint(
+def _mining_checkpoint(folder: Path) -> FinishedRows:
+    return FinishedRows(
         folder / "rows", FEATURES, n_neighbors=2, far_rank=4, is_bound=False, code="0"
     )
 
