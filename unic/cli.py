@@ -84,25 +84,24 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _inspect_neighbors(options: argparse.Namespace) -> None:
-    from unic.inspection import neighbors as inspection
-    from unic.inspection import text
+    from unic.inspection import neighbors, text  # pandas and Zarr take a second to import
 
-    artifacts = inspection.open_artifacts(options.results)
+    artifacts = neighbors.open_artifacts(options.results)
     if not options.images:
         if options.save or options.open:
             raise ValueError("a contact sheet shows single images: name them with --image")
-        summary = inspection.summarize_neighbors(artifacts)
+        summary = neighbors.summarize_neighbors(artifacts)
         print(text.format_summary(summary, options.format))
         return
-    rows = inspection.find_rows(options.images, artifacts.image_ids)
-    anchors = inspection.inspect_images(artifacts, rows, n_negatives=options.negatives)
+    rows = neighbors.find_rows(options.images, artifacts.image_ids)
+    anchors = neighbors.inspect_images(artifacts, rows, n_negatives=options.negatives)
     print(text.format_anchors(anchors, artifacts, options.format), flush=True)
     if options.save or options.open:
         _save_sheet(options, anchors, artifacts)
 
 
 def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> None:
-    from unic.inspection import sheets
+    from unic.inspection import sheets  # matplotlib, for its fonts
 
     path = options.save or Path(tempfile.mkdtemp(prefix="unic-"), f"{artifacts.experiment}.png")
     pixels = sheets.read_pixels(anchors, artifacts)
@@ -113,7 +112,7 @@ def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> No
 
 
 def _check_data(options: argparse.Namespace) -> int:
-    from unic.images import checks
+    from unic.images import checks  # pandas takes a second to import
     from unic.images.readers import downloads
 
     root = options.root
@@ -136,7 +135,7 @@ def _check_data(options: argparse.Namespace) -> int:
 
 
 def _compile(_: argparse.Namespace) -> None:
-    from unic.neighbors.compilation import compile_loops
+    from unic.neighbors.compilation import compile_loops  # torch and numba take seconds
 
     compile_loops()
 

@@ -288,7 +288,7 @@ def _find_mutual(indices: NDArray[np.int64], anchors: NDArray[np.int64]) -> NDAr
 def _read_reciprocity(artifacts: Artifacts) -> NDArray[np.float32]:
     """What cleaning has stored; counted anew where it has not run."""
     if artifacts.positives is None:
-        from unic.neighbors.cleaning import reciprocity
+        from unic.neighbors.cleaning import reciprocity  # importing its compiler takes seconds
 
         return reciprocity(artifacts.neighbors.read("indices"))
     stored: NDArray[np.float32] = artifacts.positives.read("reciprocity")

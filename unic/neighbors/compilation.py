@@ -17,6 +17,7 @@ def compile_loops() -> None:
     package = Path(unic.__file__).parent
     for cached in [*package.rglob("*.nbi"), *package.rglob("*.nbc")]:
         cached.unlink()
+    # Compiled code is looked up on import.
     from unic.neighbors.cleaning import reciprocity, union_sizes
     from unic.neighbors.exact.ranking import ExactRows
     from unic.neighbors.far_sets import FarPool
