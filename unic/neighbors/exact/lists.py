@@ -16,7 +16,6 @@ from unic.neighbors.exact.vectors import LANES, pack
 _ROOM = 96  # entries that a list gains before it is cut back
 _STEPS = 65  # of the images seen, at which the widest margin is looked for
 _STRETCH = 64  # columns between which those below a window are counted
-_BISECTIONS = 50  # they tell all but ties apart
 _ROUNDING = np.float32(2.0**-22)  # over that of distances to special features
 _DEVIATIONS = 4.0  # of the rank of the far radius among the images seen so far
 
@@ -405,22 +404,32 @@ def _thresholds(values, fewest, most, specials, weights):
     for c in range(len(values)):
         low = min(low, values[c])
         high = max(high, values[c])
-    for _ in range(_BISECTIONS):
-        middle = low + (high - low) * np.float32(0.5)
-        n_under = 0
-        for c in range(len(values)):
-            n_under += values[c] < middle
-        n_weighted = np.float64(n_under)
-        for number in range(len(specials)):
-            if specials[number] < middle:
-                n_weighted += weights[number]
-        if n_weighted < fewest:
+    while True:
+        middle = np.float32(0.5 * (np.float64(low) + np.float64(high)))
+        if not low < middle < high:
+            break  # nothing lies between the two, however small a part of the range they are
+        n_under = _count_under(values, middle, specials, weights)
+        if n_under < fewest:
             low = middle
-        elif n_weighted > most:
+        elif n_under > most:
             high = middle
         else:
             return middle, middle
+    if _count_under(values, high, specials, weights) <= most:
+        return high, high
     return low, high
+
+
+@njit(cache=True)
+def _count_under(values, bound, specials, weights):
+    n_under = 0
+    for c in range(len(values)):
+        n_under += values[c] < bound
+    n_weighted = np.float64(n_under)
+    for number in range(len(specials)):
+        if specials[number] < bound:
+            n_weighted += weights[number]
+    return n_weighted
 
 
 @njit(cache=True)

@@ -75,6 +75,8 @@ def settle_near(
         for c in range(count):
             images[n_found] = order[columns[c]]
             n_found += likely < values[c] <= limit
+        if n_found < n_neighbors:
+            continue
         _measure(features, own, images[n_likely:n_found], exact[n_likely:n_found])
         for place in range(n_found):
             if images[place] == own:
