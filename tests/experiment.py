@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,25 +80,33 @@ def write_experiment(
         },
         "negatives": {"indices": order[:, FAR_RANK : FAR_RANK + N_NEGATIVES]},
     }
-    parameters = {"n_neighbors": N_NEIGHBORS, "far_rank": FAR_RANK, "metric": metric}
-    parameters |= {
-        "mining": {"engine": "exact", "redone_float64": 3, "far_kept": 7, "far_sampled": 8}
+    parameters: dict[str, dict[str, Any]] = {
+        "neighbors": {
+            "n_neighbors": N_NEIGHBORS,
+            "far_rank": FAR_RANK,
+            "metric": metric,
+            "mining": {
+                "engine": "exact",
+                "recall": 1.0,
+                "redone_float64": 3,
+                "far_kept": 7,
+                "far_sampled": 8,
+            },
+        },
+        "positives": {"max_union_size": MAX_UNION_SIZE, "quantile": None},
+        "negatives": {},
     }
-    added = {"positives": {"max_union_size": MAX_UNION_SIZE}}
     for_all = {"train": features}
     write_features(path_of(folder, "features"), for_all, {"train": ids}, backbone="vit")
     of = open_store(path_of(folder, "features"), kind="features")
     for kind in arrays:
-        if kind in stages:
-            write_derived(
-                path_of(folder, kind),
-                kind,
-                arrays[kind],
-                of=of,
-                parameters=parameters | added.get(kind, {}),
-            )
-    if "features" not in stages:
-        path_of(folder, "features").unlink()
+        manifest = path_of(folder, kind)
+        write_derived(manifest, kind, arrays[kind], of=of, parameters=parameters[kind])
+        if kind == "neighbors":
+            of = open_store(manifest, kind=kind)
+    for kind in ("features", *arrays):
+        if kind not in stages:
+            path_of(folder, kind).unlink()
     if "known_labels" in stages:
         known = known_labels(n_images) if labeled else np.full(n_images, -1, dtype=np.int64)
         write_known_labels(path_of(folder, "known_labels"), known, ids)

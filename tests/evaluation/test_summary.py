@@ -13,7 +13,7 @@ from unic.evaluation.scores import Truth
 from unic.evaluation.summary import choose_seed, choose_shown, summarize, summarize_seeds
 from unic.images.index import Skipped
 from unic.storage.prediction_tables import tabulate
-from unic.storage.stores import Store, open_store, write_store
+from unic.storage.stores import Store, manifest_of, open_store, write_derived, write_features
 
 
 def make_truth(*, n_labeled: int = 0, has_test: bool = True, is_annotated: bool = True) -> Truth:
@@ -48,20 +48,32 @@ def make_positives(folder: Path) -> Store:
         "reciprocity": np.array([1, 0.5, 0, 1, 1, 1], dtype=np.float32),
         "indices": np.array([[0, 3], [1, 1], [2, 3], [3, 0], [4, 4], [5, 0]]),
     }
-    parameters = {
-        "backbone": "vit",
-        "n_neighbors": 2,
-        "far_rank": 4,
-        "mining": {"engine": "faiss_ivf", "recall": 0.9375, "far_kept": 6, "far_sampled": 8},
-        "max_union_size": 5,
-        "quantile": 0.6,
-    }
-    write_store(
+    features, neighbors = path.parents[1] / "features.zarr", path.parents[1] / "neighbors.zarr"
+    ids = {"train": [str(row) for row in range(6)]}
+    write_features(
+        manifest_of(features), {"train": np.eye(6, dtype=np.float32)}, ids, backbone="vit"
+    )
+    write_derived(
+        manifest_of(neighbors),
+        "neighbors",
+        {
+            "indices": arrays["indices"],
+            "distances": np.zeros((6, 2), dtype=np.float32),
+            "far_radius": np.ones(6, dtype=np.float32),
+        },
+        of=open_store(features, kind="features"),
+        parameters={
+            "n_neighbors": 2,
+            "far_rank": 4,
+            "mining": {"engine": "faiss_ivf", "recall": 0.9375, "far_kept": 6, "far_sampled": 8},
+        },
+    )
+    write_derived(
         path,
-        kind="positives",
-        arrays={"train": arrays},
-        images={"train": "0"},
-        parameters=parameters,
+        "positives",
+        arrays,
+        of=open_store(neighbors, kind="neighbors"),
+        parameters={"max_union_size": 5, "quantile": 0.6},
     )
     return open_store(path, kind="positives")
 

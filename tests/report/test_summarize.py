@@ -13,7 +13,7 @@ from tests.experiment import image_ids, path_of, write_experiment, write_images
 from unic.images.index import write_index
 from unic.storage.files import write_csv, write_json
 from unic.storage.prediction_tables import tabulate, write_predictions
-from unic.storage.stores import open_store, write_derived, write_labels
+from unic.storage.stores import write_labels
 
 SCRIPT = Path(__file__).parents[2] / "workflow/scripts/report/summarize.py"
 COLUMNS = "loss", "loss_pos", "loss_neg", "loss_ent", "entropy", "used_clusters", "learning_rate"
@@ -30,13 +30,6 @@ def write_all(folder: Path) -> None:
     is_old = {"train": np.zeros(len(LABELS), dtype=bool)}
     write_labels(
         path_of(folder, "labels"), {"train": LABELS}, is_old, IDS, class_names=["cat", "dog"]
-    )
-    positives = open_store(path_of(folder, "positives"), kind="positives")
-    names = ("union_size", "is_clean", "reciprocity", "indices")
-    parameters = {"quantile": None, "mining": {"engine": "exact", "recall": 1.0}}
-    arrays = {name: positives.read(name) for name in names}
-    write_derived(
-        path_of(folder, "positives"), "positives", arrays, of=positives, parameters=parameters
     )
     scores = {}
     for seed, n_wrong in N_WRONG.items():

@@ -98,7 +98,7 @@ def test_a_store_describes_itself(tmp_path: Path, kind: str) -> None:
     assert store.splits == ["train"]
     assert store.attributes["kind"] == kind
     assert store.attributes["unic_version"] == unic.__version__
-    assert store.attributes["parameters"] == {"n_neighbors": 4, "backbone": None}
+    assert store.attributes["parameters"] == {kind: {"n_neighbors": 4, "backbone": None}}
     assert store.attributes["images"] == {"train": image_digest(IDS["train"])}
     names = {f"train/{name}" for name in SHAPES[kind]}
     assert set(store.attributes["checksums"]) == names
@@ -151,7 +151,7 @@ def test_features_keep_their_splits_and_ids(tmp_path: Path) -> None:
     write_features(tmp_path / "f.zarr" / "zarr.json", features, IDS, backbone="vit")
     store = open_store(tmp_path / "f.zarr", kind="features")
     assert store.splits == ["train", "test"]
-    assert store.attributes["parameters"] == {"backbone": "vit"}
+    assert store.attributes["parameters"] == {"features": {"backbone": "vit"}}
     assert store.attributes["images"] == image_digests(IDS)
     for split, ids in IDS.items():
         assert store.read_image_ids(split=split) == ids
@@ -163,7 +163,7 @@ def test_labels_and_known_labels(tmp_path: Path) -> None:
     is_old = {split: rows < 2 for split, rows in labels.items()}
     write_labels(tmp_path / "l.zarr" / "zarr.json", labels, is_old, IDS, class_names=["é", "b"])
     store = open_store(tmp_path / "l.zarr", kind="labels")
-    assert store.attributes["parameters"]["class_names"] == ["é", "b"]
+    assert store.parameters("labels")["class_names"] == ["é", "b"]
     np.testing.assert_array_equal(store.read("is_old", split="test"), is_old["test"])
 
     write_known_labels(tmp_path / "k.zarr" / "zarr.json", labels["train"], IDS["train"])
@@ -178,7 +178,10 @@ def test_derived_stores_keep_images_and_parameters(tmp_path: Path) -> None:
     arrays = draw_arrays("negatives")
     write_derived(path, "negatives", arrays, of=neighbors, parameters={"seed": 1})
     derived = open_store(path, kind="negatives")
-    assert derived.attributes["parameters"] == {"n_neighbors": 4, "backbone": None, "seed": 1}
+    assert derived.attributes["parameters"] == {
+        "neighbors": {"n_neighbors": 4, "backbone": None},
+        "negatives": {"seed": 1},
+    }
     check_same_images(neighbors, derived)
 
 

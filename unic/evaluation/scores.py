@@ -50,7 +50,7 @@ def make_truth(ids: dict[str, list[str]], labels: Store, known_labels: Store) ->
         labels=None if any((rows < 0).any() for rows in by_split.values()) else by_split,
         is_old=is_old,
         is_labeled=is_labeled,
-        class_names=labels.attributes["parameters"]["class_names"],
+        class_names=labels.parameters("labels")["class_names"],
     )
 
 

@@ -64,7 +64,7 @@ def summarize(
         stage_owners: Stage to the experiment whose folder holds its result.
         skipped: Images that could not be decoded and were left out.
     """
-    parameters = positives.attributes["parameters"]
+    mined, cleaned = positives.parameters("neighbors"), positives.parameters("positives")
     return {
         "experiment": experiment,
         "task": "gcd" if truth.is_gcd else "clustering",
@@ -81,13 +81,13 @@ def summarize(
             scores["unic"], history, seeds=seeds, split=find_scored_split(truth)
         )._asdict(),
         "neighbors": {
-            "n_neighbors": parameters["n_neighbors"],
-            "far_rank": parameters["far_rank"],
-            "engine": parameters["mining"]["engine"],
-            "recall": parameters["mining"]["recall"],
-            "far_share": far_share(parameters["mining"]),
-            "max_union_size": parameters["max_union_size"],
-            "quantile": parameters["quantile"],
+            "n_neighbors": mined["n_neighbors"],
+            "far_rank": mined["far_rank"],
+            "engine": mined["mining"]["engine"],
+            "recall": mined["mining"]["recall"],
+            "far_share": far_share(mined["mining"]),
+            "max_union_size": cleaned["max_union_size"],
+            "quantile": cleaned["quantile"],
             "clean_fraction": float(positives.read("is_clean").mean()),
             "reciprocity": float(positives.read("reciprocity").mean(dtype=float)),
             "neighbor_purity": _neighbor_purity(positives, truth),

@@ -24,7 +24,7 @@ def join_features(
             is damaged.
     """
     stores = [open_store(part, kind="features") for part in parts]
-    check_alike(parts, [store.attributes["parameters"] for store in stores])
+    check_alike(parts, [store.parameters("features") for store in stores])
     for split in ids:
         found = [image for store in stores for image in store.read_image_ids(split=split)]
         if found != list(ids[split]):
@@ -36,5 +36,5 @@ def join_features(
         split: np.concatenate([store.read("features", split=split) for store in stores])
         for split in ids
     }
-    backbone = stores[0].attributes["parameters"]["backbone"]
+    backbone = stores[0].parameters("features")["backbone"]
     write_features(manifest, features, ids, backbone=backbone)

@@ -46,14 +46,14 @@ class Artifacts(NamedTuple):
     @property
     def far_rank(self) -> int:
         """tau_2 of the paper, the rank of ``far_radius``."""
-        return int(self.neighbors.attributes["parameters"]["far_rank"])
+        return int(self.neighbors.parameters("neighbors")["far_rank"])
 
     @property
     def max_union_size(self) -> int | None:
         """Eta of the paper, None before cleaning."""
         if self.positives is None:
             return None
-        return int(self.positives.attributes["parameters"]["max_union_size"])
+        return int(self.positives.parameters("positives")["max_union_size"])
 
 
 class Anchor(NamedTuple):
@@ -177,7 +177,7 @@ def summarize_neighbors(artifacts: Artifacts) -> dict[str, Any]:
         rank but 0, of the far radius, of the reciprocity and of the union sizes; means of the
         last two, ``mutual_fraction`` and ``clean_fraction``. None where a stage has not run.
     """
-    parameters = artifacts.neighbors.attributes["parameters"]
+    mined = artifacts.neighbors.parameters("neighbors")
     distances = artifacts.neighbors.read("distances")  # (n, k)
     mutual = _read_reciprocity(artifacts)  # (n,)
     known, positives = artifacts.known_labels, artifacts.positives
@@ -189,9 +189,9 @@ def summarize_neighbors(artifacts: Artifacts) -> dict[str, Any]:
         "n_labeled": None if known is None else int((known.read("known_labels") >= 0).sum()),
         "n_neighbors": distances.shape[1],
         "far_rank": artifacts.far_rank,
-        "metric": parameters["metric"],
-        "backbone": parameters["backbone"],
-        "mining": parameters.get("mining"),
+        "metric": mined["metric"],
+        "backbone": artifacts.neighbors.parameters("features")["backbone"],
+        "mining": mined.get("mining"),
         "distances": [
             {"rank": rank} | _quantiles(distances[:, rank]) for rank in range(1, distances.shape[1])
         ],
@@ -336,7 +336,7 @@ def _tabulate_negatives(
     labels = {name: values for name, values in by_image.items() if name == "known_label"}
     table = _tabulate(rows, artifacts.image_ids, labels)
     if artifacts.features is not None:
-        metric = artifacts.neighbors.attributes["parameters"]["metric"]
+        metric = artifacts.neighbors.parameters("neighbors")["metric"]
         read = artifacts.features.read_rows("features", np.append(rows, anchor))  # (m + 1, d)
         features = to_euclidean(read, metric).astype(np.float64)
         distances = np.linalg.norm(features[:-1] - features[-1], axis=1)  # (m,)

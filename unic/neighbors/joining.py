@@ -31,7 +31,7 @@ def join_neighbors(manifest: str | Path, parts: Sequence[str | Path], *, of: Sto
     """
     stores = [open_store(part, kind="neighbors") for part in parts]
     check_same_images(of, *stores)
-    parameters = [dict(store.attributes["parameters"]) for store in stores]
+    parameters = [store.parameters("neighbors") for store in stores]
     rows = [range(*parameter.pop("rows")) for parameter in parameters]
     n_images = len(of.read_image_ids())
     if [row for part in rows for row in part] != list(range(n_images)):

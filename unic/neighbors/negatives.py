@@ -209,7 +209,7 @@ def open_pool(
     if settings.pool == "all":
         pool = RandomPool(labels, exclude_known_same_label=settings.exclude_known_same_label)
     else:
-        mined = neighbors.attributes["parameters"]
+        mined = neighbors.parameters("neighbors")
         pool = FarPool(
             to_euclidean(features.read("features"), mined["metric"]),
             neighbors.read("far_radius"),

@@ -1,10 +1,10 @@
 """The arrays that pass from rule to rule: names, shapes, dtypes, attributes; the only Zarr user.
 
 A store is a Zarr group, and the group's own ``zarr.json`` is its manifest: it holds the kind of
-the store, the parameters, the digest of the image ids, checksums of every array and of its chunks,
-the consolidated metadata, by which alone arrays are opened, and a digest of all this. It is the
-file that Snakemake tracks. A store is written to a temporary sibling and renamed, so it is there
-whole or not at all.
+the store, the parameters of every stage up to it, the digest of the image ids, checksums of every
+array and of its chunks, the consolidated metadata, by which alone arrays are opened, and a digest
+of all this. It is the file that Snakemake tracks. A store is written to a temporary sibling and
+renamed, so it is there whole or not at all.
 """
 
 import hashlib
@@ -55,13 +55,28 @@ class Store:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Kind, version, parameters, splits with their image digests, checksums, digest."""
+        """Kind, version, parameters by kind, splits with their image digests, checksums, digest."""
         return dict(self.group.attrs)
 
     @property
     def splits(self) -> list[str]:
         """Names of the splits, in the order in which they were written."""
         return list(self.attributes["images"])
+
+    def parameters(self, kind: str) -> dict[str, Any]:
+        """Settings that the arrays depend on, of the stage that writes stores of a kind.
+
+        Raises:
+            ValueError: If the store depends on no such stage, or names none.
+        """
+        found = self.attributes["parameters"]
+        if not isinstance(found.get(kind), dict):
+            raise ValueError(
+                f"{self.path} must hold the parameters of the {kind} it is made from, but unic "
+                f"{self.attributes['unic_version']} wrote it without; run the workflow again with "
+                f"this version, {unic.__version__}"
+            )
+        return dict(found[kind])
 
     def read(self, name: str, *, split: str = "train") -> NDArray[Any]:
         """Read one whole array.
@@ -135,6 +150,7 @@ def write_store(
     arrays: Mapping[str, Mapping[str, NDArray[Any]]],
     images: Mapping[str, str],
     parameters: Mapping[str, Any] | None = None,
+    of: Store | None = None,
 ) -> None:
     """Write a store, whole or not at all.
 
@@ -144,7 +160,8 @@ def write_store(
         arrays: Split to name to array, with the names, dimensions and dtypes of ``SHAPES``.
         images: Split to digest of its ordered image ids
             (:func:`unic.storage.digests.image_digest`).
-        parameters: Settings that the arrays depend on; must be JSON.
+        parameters: Settings of the stage that the arrays depend on; must be JSON.
+        of: Store that the arrays are made from, whose parameters are kept too.
 
     Raises:
         ValueError: If a name, a dtype or a shape is not that of the kind, or the splits of the
@@ -160,7 +177,9 @@ def write_store(
     n_bytes = sum(array.nbytes for members in arrays.values() for array in members.values())
     with whole_folder(Path(manifest).parent) as temporary:
         check_room(temporary, n_bytes)
-        _write_group(temporary, kind, arrays, images, parameters or {})
+        inherited = {} if of is None else of.attributes["parameters"]
+        nested = dict(inherited) | {kind: dict(parameters or {})}
+        _write_group(temporary, kind, arrays, images, nested)
 
 
 def manifest_of(path: str | Path) -> Path:
@@ -312,7 +331,8 @@ def write_derived(
         kind=kind,
         arrays={"train": arrays},
         images={"train": of.attributes["images"]["train"]},
-        parameters=of.attributes["parameters"] | dict(parameters),
+        parameters=parameters,
+        of=of,
     )
 
 

@@ -166,7 +166,7 @@ class PairInputs:
         if self.draw != "in_batch":
             return FreshNegatives(open_pool(features, neighbors, known, self.pool, device=device))
         check_same_images(features, neighbors, known)
-        metric = neighbors.attributes["parameters"]["metric"]
+        metric = neighbors.parameters("neighbors")["metric"]
         return FarPairs(
             to_euclidean(features.read("features"), metric),
             neighbors.read("far_radius"),

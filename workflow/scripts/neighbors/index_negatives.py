@@ -23,5 +23,5 @@ with job(snakemake.log[0], threads=snakemake.threads):
         "negatives",
         {"indices": negatives},
         of=neighbors,
-        parameters={"negatives_seed": snakemake.params.seed},
+        parameters={"seed": snakemake.params.seed} | snakemake.params.pool,
     )
