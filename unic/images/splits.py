@@ -75,6 +75,14 @@ def split_gcd(
     Raises:
         ValueError: If an old class does not exist or is listed twice, no class is new, or no image
             would be labeled.
+
+    Example:
+        >>> annotations = Annotations({"train": np.array([0, 1, 1, 2, 1, 1])}, ["ant", "bee", "cat"])
+        >>> split = split_gcd(annotations, old_classes=[1], labeled_fraction=0.5, split_seed=0)
+        >>> split.class_names, split.labels["train"].tolist()
+        (['bee', 'ant', 'cat'], [1, 0, 0, 2, 0, 0])
+        >>> split.known_labels.tolist()  # the old class is number 0, and half of its images are labeled
+        [-1, -1, -1, -1, 0, 0]
     """
     n_classes = len(annotations.class_names)
     strange = sorted(set(old_classes) - set(range(n_classes)))

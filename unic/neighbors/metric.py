@@ -18,6 +18,10 @@ def to_euclidean(features: NDArray[np.float32], metric: str) -> NDArray[np.float
 
     Raises:
         ValueError: If the metric is another.
+
+    Example:
+        >>> to_euclidean(np.array([[3, 0], [0, 5]], dtype=np.float32), "cosine").tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     if metric == "euclidean":
         return features

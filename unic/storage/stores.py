@@ -179,6 +179,14 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
         FileNotFoundError: If there is no whole store.
         ValueError: If it is of another kind, lacks arrays that this version of the package needs,
             its manifest is damaged, or it is of a version that wrote no digest of this.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = f"{folder}/known_labels.zarr/zarr.json"
+        ...     write_known_labels(path, np.array([0, -1]), ["a.jpg", "b.jpg"])
+        ...     open_store(path, kind="known_labels").read("known_labels").tolist()
+        [0, -1]
     """
     path = manifest_of(manifest).parent
     if not (path / MANIFEST).is_file():
@@ -322,7 +330,11 @@ def read_splits(store: Store, name: str) -> dict[str, NDArray[Any]]:
 
 
 def encode_image_ids(image_ids: Sequence[str]) -> NDArray[np.uint8]:
-    """Image ids as rows of UTF-8 bytes, padded with zeros: a dtype every Zarr reader knows."""
+    """Image ids as rows of UTF-8 bytes, padded with zeros: a dtype every Zarr reader knows.
+
+    >>> encode_image_ids(["a", "bc"]).tolist()
+    [[97, 0], [98, 99]]
+    """
     encoded = [image_id.encode() for image_id in image_ids]
     width = max(map(len, encoded), default=1)
     joined = b"".join(row.ljust(width, b"\0") for row in encoded)
