@@ -121,9 +121,9 @@ def summarize_seeds(scores: Scores, seeds: Sequence[int]) -> dict[str, dict[str,
         Split to name to ``mean``, ``std`` and ``values``.
 
     Example:
-        >>> scores = {str(seed): {"test": {"acc": acc}} for seed, acc in enumerate([0.25, 0.5, 0.75])}
-        >>> summarize_seeds(scores, [0, 1, 2])
-        {'test': {'acc': {'mean': 0.5, 'std': 0.25, 'values': [0.25, 0.5, 0.75]}}}
+        >>> scores = {"0": {"test": {"acc": 0.5}}, "1": {"test": {"acc": 0.5}}}
+        >>> summarize_seeds(scores, [0, 1])
+        {'test': {'acc': {'mean': 0.5, 'std': 0.0, 'values': [0.5, 0.5]}}}
     """
     each = [scores[str(seed)] for seed in seeds]
     return {

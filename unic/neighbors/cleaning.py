@@ -32,7 +32,7 @@ class Positives(NamedTuple):
     max_union_size: int  # eta in use: given, or chosen by quantile
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name."""
+        """The arrays by name, as a store of positives holds them."""
         return {name: value for name, value in self._asdict().items() if name != "max_union_size"}
 
 
@@ -115,7 +115,7 @@ def union_sizes(
         ValueError: If an index is out of range, or column 0 is not the image itself.
 
     Example:
-        >>> union_sizes(np.array([[0, 1], [1, 0], [2, 1]])).tolist()  # of image 2: {2, 1} and {1, 0}
+        >>> union_sizes(np.array([[0, 1], [1, 0], [2, 1]])).tolist()  # of image 2: 2, 1, 0
         [2, 2, 3]
     """
     _check_indices(indices)

@@ -47,6 +47,9 @@ def _within_range(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def check_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``features`` if they are a finite float32 matrix with at least one dim.
 
+    Args:
+        features: To be checked: shape ``(n, d)``, d >= 1.
+
     Raises:
         ValueError: If they are not; names the first row that is not finite.
     """

@@ -56,7 +56,7 @@ class Neighbors(NamedTuple):
     stats: MiningStats
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name."""
+        """The arrays by name, as a store of neighbors holds them."""
         return {name: value for name, value in self._asdict().items() if name != "stats"}
 
 

@@ -66,6 +66,10 @@ class Store:
     def read(self, name: str, *, split: str = "train") -> NDArray[Any]:
         """Read one whole array.
 
+        Args:
+            name: One of ``SHAPES[kind]``, which gives its dims and dtype.
+            split: One of :attr:`splits`.
+
         Raises:
             ValueError: If the store has no such split or array, or the array on disk is not the
                 one that was written.
@@ -83,6 +87,14 @@ class Store:
         self, name: str, rows: NDArray[np.int64], *, split: str = "train"
     ) -> NDArray[Any]:
         """Read some rows of an array, and only the chunks that hold them.
+
+        Args:
+            name: As for :meth:`read`.
+            rows: Shape ``(r,)``, int64, in [0, n), in any order.
+            split: One of :attr:`splits`.
+
+        Returns:
+            Shape ``(r, ...)``, in the order of ``rows``.
 
         Raises:
             ValueError: If the store has no such split or array, or a chunk on disk is not the one
@@ -314,7 +326,20 @@ def write_derived(
     of: Store,
     parameters: Mapping[str, Any],
 ) -> None:
-    """Write arrays on the training images of another store, whose parameters are kept too."""
+    """Write arrays on the training images of another store, whose parameters are kept too.
+
+    Args:
+        manifest: As for :func:`write_store`.
+        kind: One of the keys of ``SHAPES``.
+        arrays: Name to array, with the dimensions and dtypes of ``SHAPES``; row i is image i of
+            ``of``.
+        of: Store that the arrays were made from.
+        parameters: Further settings that the arrays depend on; must be JSON.
+
+    Raises:
+        ValueError: If a name, a dtype or a shape is not that of the kind.
+        OSError: If the disk has no room for the arrays.
+    """
     write_store(
         manifest,
         kind=kind,
@@ -325,7 +350,11 @@ def write_derived(
 
 
 def read_splits(store: Store, name: str) -> dict[str, NDArray[Any]]:
-    """Read one array of every split."""
+    """Read one array of every split: split to array, in the order of :attr:`Store.splits`.
+
+    Raises:
+        ValueError: If a split has no such array, or one is damaged.
+    """
     return {split: store.read(name, split=split) for split in store.splits}
 
 

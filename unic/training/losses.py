@@ -147,7 +147,7 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, *, temperature
         temperature: Above 0.
 
     Example:
-        >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images of one class, at right angles
+        >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, at right angles
         >>> labels = torch.tensor([0, 0])
         >>> round(supervised_contrastive_loss(features, labels, temperature=1.0).item(), 3)
         1.218
