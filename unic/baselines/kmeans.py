@@ -65,6 +65,12 @@ def fit_kmeans(
     Raises:
         ValueError: If ``n_clusters`` or a label is out of range, there are fewer unlabeled images
             than clusters without a label, or a feature is not finite (names the row).
+
+    Example:
+        >>> features = np.array([[0], [1], [10], [11]], dtype=np.float32)
+        >>> fit = fit_kmeans(features, n_clusters=2, generator=torch.Generator().manual_seed(0))
+        >>> sorted(fit.centers[:, 0].tolist()), fit.inertia
+        ([0.5, 10.5], 1.0)
     """
     _check_arguments(check_features(features), n_clusters, n_restarts, max_iter)
     if known_labels is None:
@@ -110,6 +116,11 @@ def assign_clusters(
 
     Raises:
         ValueError: If the dims differ, or one of the two is not a finite float32 matrix.
+
+    Example:
+        >>> features = np.array([[0], [4], [5], [9]], dtype=np.float32)
+        >>> assign_clusters(features, np.array([[0], [8]], dtype=np.float32)).tolist()
+        [0, 0, 1, 1]
     """
     check_features(features)
     check_features(centers)

@@ -39,6 +39,10 @@ def match_clusters(labels: NDArray[np.int64], predictions: NDArray[np.int64]) ->
 
     Raises:
         ValueError: If the arrays differ in length, are empty, or hold a negative number.
+
+    Example:
+        >>> match_clusters(np.array([0, 0, 1, 1]), np.array([2, 2, 0, 0])).tolist()
+        [1, 2, 0]
     """
     _check(labels, predictions)
     size = int(max(labels.max(), predictions.max())) + 1
@@ -50,7 +54,25 @@ def match_clusters(labels: NDArray[np.int64], predictions: NDArray[np.int64]) ->
 
 
 def cluster_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
-    """Share of images whose cluster is paired with their class by :func:`match_clusters`."""
+    """Share of images whose cluster is paired with their class by :func:`match_clusters`.
+
+    Args:
+        labels: Shape ``(n,)``, true classes, ``>= 0``.
+        predictions: Shape ``(n,)``, clusters, ``>= 0``.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: If the arrays differ in length, are empty, or hold a negative number.
+
+    Example:
+        >>> labels = np.array([0, 0, 1, 1])
+        >>> cluster_accuracy(labels, np.array([1, 1, 0, 0]))  # names of clusters do not matter
+        1.0
+        >>> cluster_accuracy(labels, np.array([0, 2, 1, 1]))  # a class has one cluster
+        0.75
+    """
     return float((match_clusters(labels, predictions)[predictions] == labels).mean())
 
 
@@ -65,6 +87,14 @@ def clustering_scores(
 
     Raises:
         ValueError: If the arrays differ in length, are empty, or hold a negative number.
+
+    Example:
+        >>> labels = np.array([0, 0, 1, 1])
+        >>> clustering_scores(labels, 1 - labels).ari  # names of clusters do not matter
+        1.0
+        >>> one_cluster = clustering_scores(labels, np.zeros(4, dtype=np.int64))
+        >>> one_cluster.acc, round(one_cluster.ari, 6)
+        (0.5, 0.0)
     """
     from sklearn import metrics  # takes a second to import, and reports need none of it
 
@@ -91,6 +121,11 @@ def gcd_accuracy(
 
     Raises:
         ValueError: If the arrays differ in length, or no image is of an old or of a new class.
+
+    Example:
+        >>> labels = np.array([0, 0, 1, 1])  # class 0 is old
+        >>> gcd_accuracy(labels, np.array([1, 1, 0, 1]), is_old=labels == 0)
+        GcdScores(all=0.75, old=1.0, new=0.5)
     """
     if is_old.shape != labels.shape:
         raise ValueError(f"is_old must have the shape of labels {labels.shape}, got {is_old.shape}")
@@ -124,6 +159,10 @@ def count_clusters(clusters: NDArray[np.int64], *, n_clusters: int) -> NDArray[n
 
     Raises:
         ValueError: If a cluster is not in ``[0, n_clusters)``.
+
+    Example:
+        >>> count_clusters(np.array([0, 2, 2]), n_clusters=4).tolist()
+        [1, 0, 2, 0]
     """
     if clusters.size and not 0 <= clusters.min() <= clusters.max() < n_clusters:
         raise ValueError(
@@ -150,6 +189,10 @@ def cross_tabulate(
 
     Raises:
         ValueError: If lengths differ, there is no image, or a value is out of range.
+
+    Example:
+        >>> cross_tabulate(np.array([0, 0, 1]), np.array([2, 2, 0]), n_clusters=3).tolist()
+        [[0, 0, 2], [1, 0, 0]]
     """
     if len(labels) != len(clusters) or len(labels) == 0:
         raise ValueError(
@@ -176,6 +219,12 @@ def align_clusters(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArra
     Returns:
         The classes, shape ``(n_classes,)``, and the clusters, shape ``(n_clusters,)``: position
         i of both is a pair; what has no partner comes last, in order of its number.
+
+    Example:
+        >>> counts = np.array([[0, 9, 1], [8, 2, 0]])  # two classes, three clusters
+        >>> classes, clusters = align_clusters(counts)
+        >>> counts[classes][:, clusters].tolist()
+        [[9, 0, 1], [2, 8, 0]]
     """
     columns, rows = linear_sum_assignment(counts.T, maximize=True)
     by_class = np.argsort(rows)

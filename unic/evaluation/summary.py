@@ -101,6 +101,10 @@ def far_share(mining: Mapping[str, Any]) -> float:
 
     Args:
         mining: What a store of neighbors keeps of how the pass went; 1 where the radius is exact.
+
+    Example:
+        >>> far_share({"far_kept": 9, "far_sampled": 12}), far_share({})
+        (0.75, 1.0)
     """
     sampled = mining.get("far_sampled", 0)
     return mining["far_kept"] / sampled if sampled else 1.0
@@ -115,6 +119,11 @@ def summarize_seeds(scores: Scores, seeds: Sequence[int]) -> dict[str, dict[str,
 
     Returns:
         Split to name to ``mean``, ``std`` and ``values``.
+
+    Example:
+        >>> scores = {"0": {"test": {"acc": 0.5}}, "1": {"test": {"acc": 0.5}}}
+        >>> summarize_seeds(scores, [0, 1])
+        {'test': {'acc': {'mean': 0.5, 'std': 0.0, 'values': [0.5, 0.5]}}}
     """
     each = [scores[str(seed)] for seed in seeds]
     return {
@@ -140,6 +149,12 @@ def choose_seed(
 
     Raises:
         ValueError: If no seed has an accuracy or a loss.
+
+    Example:
+        >>> scores = {str(seed): {"test": {"acc": acc}} for seed, acc in enumerate([0.7, 0.9, 0.8])}
+        >>> choice = choose_seed(scores, pd.DataFrame(), seeds=[0, 1, 2], split="test")
+        >>> choice.seed, choice.why
+        (2, 'the median of 3 seeds by accuracy on the test images, 80.0%')
     """
     for by, name in HEADLINES.items():
         values = {seed: scores[str(seed)].get(split, {}).get(by) for seed in seeds}

@@ -8,7 +8,11 @@ Settings = dict[str, Any]
 
 
 def setting(settings: Settings, key: str) -> Any:
-    """The value at a dotted key."""
+    """The value at a dotted key.
+
+    >>> setting({"data": {"name": "digits"}}, "data.name")
+    'digits'
+    """
     value: Any = settings
     for part in key.split("."):
         value = value[part]
@@ -16,7 +20,11 @@ def setting(settings: Settings, key: str) -> Any:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Says that a name is not known, and which is meant or which there are."""
+    """Says that a name is not known, and which is meant or which there are.
+
+    >>> unknown("key", "data.nmae", ["name", "root"])
+    'unknown key data.nmae; did you mean name?'
+    """
     known = list(known)
     last = name.rpartition(".")[2]
     close = difflib.get_close_matches(last, known, n=1)

@@ -140,7 +140,12 @@ def extract_pixels(images: Images, view: View, *, n_workers: int = 1) -> NDArray
 
 
 def check_finite(features: NDArray[np.float32], images: Images, *, first: int = 0) -> None:
-    """Refuse features that are not finite; their first row is that of image ``first``.
+    """Refuse features that are not finite.
+
+    Args:
+        features: Shape ``(b, d)``, float32, of neighboring images.
+        images: All of them, for the name of the first that is wrong.
+        first: Row among ``images`` of the first of the features.
 
     Raises:
         ValueError: Names the first image.

@@ -81,7 +81,11 @@ class FreshViews:
         *,
         positions: NDArray[np.int64] | None = None,
     ) -> Iterator[TrunkOutput]:
-        """Outputs of a new view of each image, see :meth:`TrunkSource.batches`."""
+        """Outputs of a new view of each image, see :meth:`TrunkSource.batches`.
+
+        Raises:
+            ValueError: If an image cannot be decoded; names the file.
+        """
         raveled = [batch.ravel() for batch in rows]
         for pixels in self.loader.batches(raveled, generator, positions=positions):
             with torch.set_grad_enabled(self.has_gradient):

@@ -68,6 +68,9 @@ class TokenLayout:
 
         Normalized tokens stay in their dtype, with scales where that is int8; the plain output of
         a trunk becomes float32.
+
+        Args:
+            records: Shape ``(b, record_bytes)``, uint8.
         """
         start = 4 * self.class_token
         middle = start + 4 * self.n_scales

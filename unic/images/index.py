@@ -36,6 +36,15 @@ def write_index(
 
     Name and root of the data set are among its attributes, for :func:`read_source`, and so is
     what was left out, for :func:`read_skipped`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = f"{folder}/images.parquet"
+    ...     write_index(path, {"train": ["0", "1"], "test": ["2"]}, name="digits", root=None)
+    ...     read_index(path)
+    ...     read_source(path)
+    {'train': ['0', '1'], 'test': ['2']}
+    Source(name='digits', root=None)
     """
     rows = [
         (split, image_id, _file_size(root, image_id))

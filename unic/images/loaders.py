@@ -122,7 +122,19 @@ class ViewLoader:
 
 
 def split_rows(n_rows: int, batch_size: int) -> list[NDArray[np.int64]]:
-    """Rows ``0 .. n_rows - 1`` in order, cut into batches."""
+    """Rows ``0 .. n_rows - 1`` in order, cut into batches.
+
+    Args:
+        n_rows: At least 1.
+        batch_size: Rows of a batch, at least 1; the last one may have fewer.
+
+    Returns:
+        Arrays of shape ``(b,)``, int64.
+
+    Example:
+        >>> [rows.tolist() for rows in split_rows(5, 2)]
+        [[0, 1], [2, 3], [4]]
+    """
     return np.split(np.arange(n_rows), range(batch_size, n_rows, batch_size))
 
 

@@ -75,6 +75,15 @@ def split_gcd(
     Raises:
         ValueError: If an old class does not exist or is listed twice, no class is new, or no image
             would be labeled.
+
+    Example:
+        >>> labels = {"train": np.array([0, 1, 1, 2, 1, 1])}
+        >>> annotations = Annotations(labels, ["ant", "bee", "cat"])
+        >>> split = split_gcd(annotations, old_classes=[1], labeled_fraction=0.5, split_seed=0)
+        >>> split.class_names, split.labels["train"].tolist()
+        (['bee', 'ant', 'cat'], [1, 0, 0, 2, 0, 0])
+        >>> split.known_labels.tolist()  # half of class bee, now number 0
+        [-1, -1, -1, -1, 0, 0]
     """
     n_classes = len(annotations.class_names)
     strange = sorted(set(old_classes) - set(range(n_classes)))
@@ -97,6 +106,14 @@ def split_gcd(
 
 def draw_labeled(n_old: int, *, labeled_fraction: float, split_seed: int) -> NDArray[np.int64]:
     """Positions of the labeled images among the images of old classes, in the order drawn.
+
+    Args:
+        n_old: Training images of old classes.
+        labeled_fraction: Between 0 and 1; the number of labeled images is rounded down.
+        split_seed: Seed of numpy's legacy generator.
+
+    Returns:
+        Shape ``(l,)``, int64, different ones in [0, n_old).
 
     Raises:
         ValueError: If none would be drawn: without labels, GCD would be clustering.

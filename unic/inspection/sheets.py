@@ -41,7 +41,14 @@ class _Cell(NamedTuple):
 
 
 def read_pixels(anchors: Sequence[Anchor], artifacts: Artifacts) -> dict[int, NDArray[np.uint8]]:
-    """Read the images that a sheet shows, by row.
+    """Read the images that a sheet shows.
+
+    Args:
+        anchors: What the sheet shows; their neighbors and negatives are read too.
+        artifacts: Of the experiment, whose index says where the images are.
+
+    Returns:
+        Row among the training images to pixels, uint8, shape ``(h, w, 3)``.
 
     Raises:
         FileNotFoundError: If an image is not where it was when it was indexed; names it.

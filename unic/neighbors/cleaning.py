@@ -32,7 +32,7 @@ class Positives(NamedTuple):
     max_union_size: int  # eta in use: given, or chosen by quantile
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name."""
+        """The arrays by name, as a store of positives holds them."""
         return {name: value for name, value in self._asdict().items() if name != "max_union_size"}
 
 
@@ -65,6 +65,14 @@ def clean_neighbors(
     Raises:
         ValueError: If not exactly one of ``max_union_size`` and ``quantile`` is given, one is out
             of range, an index is out of range, or shapes differ.
+
+    Example:
+        >>> indices = np.array([[0, 1], [1, 0], [2, 1]])
+        >>> positives = clean_neighbors(indices, max_union_size=2, known_labels=np.full(3, -1))
+        >>> positives.is_clean.tolist()
+        [True, True, False]
+        >>> positives.indices.tolist()  # image 2 is its own positive
+        [[0, 1], [1, 0], [2, 2]]
     """
     _check_indices(indices)
     n_images, n_neighbors = indices.shape
@@ -105,6 +113,10 @@ def union_sizes(
 
     Raises:
         ValueError: If an index is out of range, or column 0 is not the image itself.
+
+    Example:
+        >>> union_sizes(np.array([[0, 1], [1, 0], [2, 1]])).tolist()  # of image 2: 2, 1, 0
+        [2, 2, 3]
     """
     _check_indices(indices)
     if len(indices) > np.iinfo(np.int32).max:
@@ -128,6 +140,10 @@ def reciprocity(indices: NDArray[np.int64]) -> NDArray[np.float32]:
 
     Raises:
         ValueError: If an index is out of range, or column 0 is not the image itself.
+
+    Example:
+        >>> reciprocity(np.array([[0, 1], [1, 0], [2, 1]])).tolist()
+        [1.0, 1.0, 0.0]
     """
     _check_indices(indices)
     mutual: NDArray[np.int32] = _count_mutual(indices)
@@ -147,6 +163,10 @@ def union_size_quantile(union_size: NDArray[np.int32], quantile: float) -> int:
 
     Raises:
         ValueError: If the quantile is out of range, or there are no union sizes.
+
+    Example:
+        >>> union_size_quantile(np.array([2, 2, 3, 9], dtype=np.int32), 0.7)  # keeps three of four
+        3
     """
     if not 0.0 < quantile <= 1.0:
         raise ValueError(f"quantile must be above 0 and at most 1, got {quantile}")

@@ -26,6 +26,13 @@ class FarPairs:
 
     Raises:
         ValueError: If shapes differ.
+
+    Example:
+        >>> features = np.array([[0], [1], [3], [7]], dtype=np.float32)
+        >>> far_radius = np.array([2, 2, 3, 5], dtype=np.float32)
+        >>> pairs = FarPairs(features, far_radius, known_labels=np.full(4, -1))
+        >>> pairs.is_far(np.array([0, 1, 3])).int().tolist()
+        [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
     """
 
     def __init__(

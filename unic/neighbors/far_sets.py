@@ -53,6 +53,14 @@ class FarPool:
     float32, where images a few ranks apart may agree, and images may be equally far. For an anchor
     for which such an image comes up it is found out once what is at its far rank, by distance in
     float64 and index; of anchors with the same features, for one of them.
+
+    The far sets of four images on a line, where the far rank leaves the last one alone:
+
+    >>> features = np.array([[0], [1], [3], [7]], dtype=np.float32)
+    >>> far_radius = np.array([7, 6, 4, 7], dtype=np.float32)
+    >>> pool = FarPool(features, far_radius, far_rank=3, known_labels=np.full(4, -1))
+    >>> pool.draw(np.arange(4), 2, np.random.default_rng(0)).tolist()
+    [[3, 3], [3, 3], [3, 3], [0, 0]]
     """
 
     def __init__(

@@ -9,6 +9,13 @@ class LabelGroups:
 
     Args:
         known_labels: Shape ``(n,)``, int64, -1 where unknown.
+
+    Example:
+        >>> groups = LabelGroups(np.array([0, -1, 0, 1]))
+        >>> groups.n_others.tolist()
+        [1, 3, 1, 2]
+        >>> groups.draw_same(np.array([0]), np.array([0.9])).tolist()
+        [2]
     """
 
     def __init__(self, known_labels: NDArray[np.int64]):

@@ -18,6 +18,10 @@ def to_euclidean(features: NDArray[np.float32], metric: str) -> NDArray[np.float
 
     Raises:
         ValueError: If the metric is another.
+
+    Example:
+        >>> to_euclidean(np.array([[3, 0], [0, 5]], dtype=np.float32), "cosine").tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     if metric == "euclidean":
         return features
@@ -42,6 +46,9 @@ def _within_range(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def check_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``features`` if they are a finite float32 matrix with at least one dim.
+
+    Args:
+        features: To be checked: shape ``(n, d)``, d >= 1.
 
     Raises:
         ValueError: If they are not; names the first row that is not finite.

@@ -56,7 +56,7 @@ class Neighbors(NamedTuple):
     stats: MiningStats
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name."""
+        """The arrays by name, as a store of neighbors holds them."""
         return {name: value for name, value in self._asdict().items() if name != "stats"}
 
 
@@ -118,6 +118,14 @@ def mine_neighbors(
         ValueError: If the ranks are out of order, or the features are not a finite float32 matrix
             (names the first such row), or are constant; if the checkpoint is damaged.
         OSError: If the disk has no room for the checkpoint.
+
+    Example:
+        >>> features = np.array([[0], [1], [3], [7]], dtype=np.float32)
+        >>> neighbors = mine_neighbors(features, n_neighbors=2, far_rank=3)
+        >>> neighbors.indices.tolist()
+        [[0, 1], [1, 0], [2, 1], [3, 2]]
+        >>> neighbors.distances[:, 1].tolist(), neighbors.far_radius.tolist()
+        ([1.0, 1.0, 2.0, 4.0], [7.0, 6.0, 4.0, 7.0])
     """
     n_images, n_dims = check_features(features).shape
     _check_ranks(n_neighbors, far_rank, n_images=n_images)

@@ -58,6 +58,11 @@ class RandomPool:
 
     Raises:
         ValueError: If an image is left without a negative.
+
+    Example:
+        >>> pool = RandomPool(np.array([0, 0, 1]))
+        >>> pool.draw(np.array([0, 1]), 3, np.random.default_rng(0)).tolist()  # of class 1 alone
+        [[2, 2, 2], [2, 2, 2]]
     """
 
     def __init__(
@@ -162,6 +167,12 @@ def index_negatives(
     Raises:
         ValueError: If an anchor is left without any image to draw (names the row), or a number
             is off.
+
+    Example:
+        >>> pool = RandomPool(np.array([0, 0, 1]))
+        >>> negatives = index_negatives(pool, n_negatives=4, generator=np.random.default_rng(0))
+        >>> negatives.shape, negatives[0].tolist()
+        ((3, 4), [2, 2, 2, 2])
     """
     check_number(n_negatives)
     if block_size is None:

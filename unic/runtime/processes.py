@@ -34,7 +34,14 @@ class Processes(NamedTuple):
     size: int = 1
 
     def place(self, device: torch.device) -> torch.device:
-        """The device of this process: a GPU each."""
+        """The device of this process: a GPU each.
+
+        Args:
+            device: That of the setting: ``cuda``, or another, which is left as it is.
+
+        Raises:
+            ValueError: If there are fewer GPUs than processes.
+        """
         if device.type != "cuda" or self.size == 1:
             return device
         local = int(os.environ.get("LOCAL_RANK", self.rank))
@@ -74,7 +81,11 @@ class Processes(NamedTuple):
         return torch.cat(parts, dim=1)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its sum over the processes."""
+        """Replace every gradient by its sum over the processes, in place.
+
+        Args:
+            parameters: The same in all processes, in one order, and those that have a gradient too.
+        """
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]

@@ -19,6 +19,12 @@ class Shard:
         Args:
             n_rows: Rows of all jobs together.
             multiple: Of what a shard must begin at, so that its batches are those of one job.
+
+        Example:
+            >>> [Shard(index, 2).rows(5) for index in range(2)]
+            [range(0, 3), range(3, 5)]
+            >>> [Shard(index, 2).rows(10, multiple=4) for index in range(2)]
+            [range(0, 8), range(8, 10)]
         """
         n_blocks = -(-n_rows // multiple)
         edges = [-(-n_blocks * (self.index + step) // self.count) * multiple for step in (0, 1)]

@@ -20,8 +20,20 @@ def tabulate(
 ) -> pd.DataFrame:
     """Put clusters and confidences of each split into a table of predictions.
 
+    Args:
+        method: Name of the method.
+        seed: Of its run.
+        ids: Image ids by split.
+        clusters: Split to clusters, shape ``(n,)``, int64, and confidences in [0, 1], shape
+            ``(n,)``, float32.
+
     Returns:
         Columns ``method``, ``seed``, ``split``, ``image_id``, ``cluster``, ``confidence``.
+
+    Example:
+        >>> clusters = {"train": (np.array([1, 0]), np.ones(2, dtype=np.float32))}
+        >>> tabulate("unic", 0, {"train": ["a.jpg", "b.jpg"]}, clusters)["cluster"].tolist()
+        [1, 0]
     """
     parts = [
         pd.DataFrame(

@@ -133,6 +133,9 @@ class Rows:
     def check(self, rows: NDArray[np.int64]) -> None:
         """Compare the blocks of some rows to their checksums, those that are not checked yet.
 
+        Args:
+            rows: Shape ``(r,)``, int64, in [0, n).
+
         Raises:
             ValueError: If they differ; names the first block that does.
         """

@@ -81,6 +81,10 @@ class Store:
     def read(self, name: str, *, split: str = "train") -> NDArray[Any]:
         """Read one whole array.
 
+        Args:
+            name: One of ``SHAPES[kind]``, which gives its dims and dtype.
+            split: One of :attr:`splits`.
+
         Raises:
             ValueError: If the store has no such split or array, or the array on disk is not the
                 one that was written.
@@ -98,6 +102,14 @@ class Store:
         self, name: str, rows: NDArray[np.int64], *, split: str = "train"
     ) -> NDArray[Any]:
         """Read some rows of an array, and only the chunks that hold them.
+
+        Args:
+            name: As for :meth:`read`.
+            rows: Shape ``(r,)``, int64, in [0, n), in any order.
+            split: One of :attr:`splits`.
+
+        Returns:
+            Shape ``(r, ...)``, in the order of ``rows``.
 
         Raises:
             ValueError: If the store has no such split or array, or a chunk on disk is not the one
@@ -198,6 +210,14 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
         FileNotFoundError: If there is no whole store.
         ValueError: If it is of another kind, lacks arrays that this version of the package needs,
             its manifest is damaged, or it is of a version that wrote no digest of this.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = f"{folder}/known_labels.zarr/zarr.json"
+        ...     write_known_labels(path, np.array([0, -1]), ["a.jpg", "b.jpg"])
+        ...     open_store(path, kind="known_labels").read("known_labels").tolist()
+        [0, -1]
     """
     path = manifest_of(manifest).parent
     if not (path / MANIFEST).is_file():
@@ -325,7 +345,20 @@ def write_derived(
     of: Store,
     parameters: Mapping[str, Any],
 ) -> None:
-    """Write arrays on the training images of another store, whose parameters are kept too."""
+    """Write arrays on the training images of another store, whose parameters are kept too.
+
+    Args:
+        manifest: As for :func:`write_store`.
+        kind: One of the keys of ``SHAPES``.
+        arrays: Name to array, with the dimensions and dtypes of ``SHAPES``; row i is image i of
+            ``of``.
+        of: Store that the arrays were made from.
+        parameters: Further settings that the arrays depend on; must be JSON.
+
+    Raises:
+        ValueError: If a name, a dtype or a shape is not that of the kind.
+        OSError: If the disk has no room for the arrays.
+    """
     write_store(
         manifest,
         kind=kind,
@@ -337,12 +370,20 @@ def write_derived(
 
 
 def read_splits(store: Store, name: str) -> dict[str, NDArray[Any]]:
-    """Read one array of every split."""
+    """Read one array of every split: split to array, in the order of :attr:`Store.splits`.
+
+    Raises:
+        ValueError: If a split has no such array, or one is damaged.
+    """
     return {split: store.read(name, split=split) for split in store.splits}
 
 
 def encode_image_ids(image_ids: Sequence[str]) -> NDArray[np.uint8]:
-    """Image ids as rows of UTF-8 bytes, padded with zeros: a dtype every Zarr reader knows."""
+    """Image ids as rows of UTF-8 bytes, padded with zeros: a dtype every Zarr reader knows.
+
+    >>> encode_image_ids(["a", "bc"]).tolist()
+    [[97, 0], [98, 99]]
+    """
     encoded = [image_id.encode() for image_id in image_ids]
     width = max(map(len, encoded), default=1)
     joined = b"".join(row.ljust(width, b"\0") for row in encoded)

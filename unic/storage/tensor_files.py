@@ -40,6 +40,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, about: Any 
 def read_tensors(path: str | Path) -> Tensors:
     """Read a safetensors file; one that :func:`save_tensors` wrote is checked.
 
+    Returns:
+        Its tensors, and the JSON that was saved with them; None for that in other files.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no such file, is cut short, or its checksum differs.

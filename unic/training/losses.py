@@ -31,6 +31,11 @@ def positive_loss(anchor_log_probs: Tensor, positive_log_probs: Tensor) -> Tenso
     Args:
         anchor_log_probs: Shape ``(b, c)``, log-probabilities of the anchors.
         positive_log_probs: Shape ``(b, c)``, row ``i`` belongs to a positive of anchor ``i``.
+
+    Example:
+        >>> sure, unsure = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> round(positive_loss(sure, sure).item(), 3), round(positive_loss(sure, unsure).item(), 3)
+        (0.198, 0.693)
     """
     return -log_similarity(anchor_log_probs, positive_log_probs).mean()
 
@@ -43,6 +48,11 @@ def negative_loss(anchor_log_probs: Tensor, negative_log_probs: Tensor) -> Tenso
     Args:
         anchor_log_probs: Shape ``(b, c)``, log-probabilities of the anchors.
         negative_log_probs: Shape ``(b, c)``, row ``i`` belongs to a negative of anchor ``i``.
+
+    Example:
+        >>> one, other = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.1, 0.9]]).log()
+        >>> round(negative_loss(one, other).item(), 3), round(negative_loss(one, one).item(), 3)
+        (0.198, 1.715)
     """
     similarity = log_similarity(anchor_log_probs, negative_log_probs).exp()  # (b,)
     return -torch.log1p(-similarity.clamp(max=MAX_SIMILARITY)).mean()
@@ -57,6 +67,11 @@ def batch_negative_loss(log_probs: Tensor, is_far: Tensor) -> Tensor:
     Args:
         log_probs: Shape ``(b, c)``, log-probabilities of the anchors.
         is_far: Shape ``(b, b)``, bool, whether image ``j`` is a negative of anchor ``i``.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+        >>> round(batch_negative_loss(log_probs, ~torch.eye(2, dtype=torch.bool)).item(), 3)
+        0.198
     """
     probs = log_probs.exp()  # (b, c)
     losses = -torch.log1p(-(probs @ probs.T).clamp(max=MAX_SIMILARITY))  # (b, b)
@@ -80,6 +95,14 @@ def entropy_loss(log_probs: Tensor, past: Tensor | None = None, *, momentum: flo
         log_probs: Shape ``(b, c)``, log-probabilities.
         past: Shape ``(c,)``, mean prediction of past batches, without gradient.
         momentum: Share of ``past``, in [0, 1).
+
+    Example:
+        >>> evenly = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
+        >>> bool(entropy_loss(evenly).abs() < 1e-6)
+        True
+        >>> collapsed = torch.tensor([[0.9, 0.1], [0.9, 0.1]]).log()
+        >>> round(entropy_loss(collapsed).item(), 3)
+        0.368
     """
     n_images, n_clusters = log_probs.shape
     # In log space: the gradient of p log p is not finite where p is rounded to 0.
@@ -100,6 +123,11 @@ def contrastive_loss(features: Tensor, *, temperature: float) -> Tensor:
     Args:
         features: Shape ``(b, v, d)``, ``v`` views of each image, of unit length.
         temperature: Above 0.
+
+    Example:
+        >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # both views of an image agree
+        >>> round(contrastive_loss(features, temperature=1.0).item(), 3)
+        0.551
     """
     own = torch.arange(len(features), device=features.device)  # (b,)
     return supervised_contrastive_loss(features, own, temperature=temperature)
@@ -117,6 +145,12 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, *, temperature
         features: Shape ``(b, v, d)``, ``v`` views of each image, of unit length.
         labels: Shape ``(b,)``, integers.
         temperature: Above 0.
+
+    Example:
+        >>> features = torch.eye(2)[:, None].expand(2, 2, 2)  # two images, at right angles
+        >>> labels = torch.tensor([0, 0])
+        >>> round(supervised_contrastive_loss(features, labels, temperature=1.0).item(), 3)
+        1.218
     """
     n_images, n_views = features.shape[:2]
     views = features.flatten(0, 1)  # (b v, d)
@@ -146,6 +180,12 @@ def self_distillation_loss(
         logits: Shape ``(b, 2, c)``, two views of each image.
         student_temperature: Above 0.
         teacher_temperature: Above 0, below the student's to sharpen.
+
+    Example:
+        >>> agree = torch.tensor([[[2.0, 0.0], [2.0, 0.0]]])  # one image, two views, two clusters
+        >>> loss = self_distillation_loss(agree, student_temperature=1.0, teacher_temperature=0.5)
+        >>> round(loss.item(), 3)
+        0.163
     """
     targets = torch.softmax(logits.detach().flip(1) / teacher_temperature, dim=2)  # (b, 2, c)
     students = (logits / student_temperature).flatten(0, 1)  # (2 b, c)

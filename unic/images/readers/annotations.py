@@ -123,6 +123,11 @@ def number_classes(names: Mapping[str, Sequence[str]], where: str) -> Annotation
 
     Raises:
         ValueError: If a class has no training image; names the first.
+
+    Example:
+        >>> labels, class_names = number_classes({"train": ["bee", "ant", "bee"]}, "photos")
+        >>> class_names, labels["train"].tolist()
+        (['ant', 'bee'], [1, 0, 1])
     """
     class_names = sorted(set(names["train"]))
     numbers = {class_name: number for number, class_name in enumerate(class_names)}

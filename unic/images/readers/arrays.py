@@ -62,7 +62,12 @@ def read_rows(name: str, root: Path) -> Catalog:
 
 
 def open_rows(name: str, ids: Sequence[str], root: Path) -> ArrayImages:
-    """Open images by their ids.
+    """Open images by their ids: uint8, shape ``(h, w, 3)`` each.
+
+    Args:
+        name: One of ``ARRAY_SETS``.
+        ids: Such as ``train/17``, in the order that is wanted.
+        root: ``data.root``.
 
     Raises:
         FileNotFoundError: If a file is missing; says how they must lie.

@@ -26,7 +26,7 @@ def read_digits(_: Path) -> Catalog:
 
 
 def open_digits(ids: Sequence[str]) -> ArrayImages:
-    """Open digits by their row numbers."""
+    """Open digits by their row numbers: uint8, shape ``(8, 8, 3)`` each."""
     return ArrayImages(ids, _digits()[0][[int(image_id) for image_id in ids]])
 
 

@@ -75,7 +75,12 @@ class _Scratch(NamedTuple):
 
 
 def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
-    """Empty lists that hold the ``n_kept`` least lower bounds, and some more for a while."""
+    """Empty lists that hold the ``n_kept`` least lower bounds, and some more for a while.
+
+    Args:
+        n_kept: At least 1.
+        reaches: Shape ``(m,)``, how far ``x`` may exceed its lower bound in each row.
+    """
     n_rows = len(reaches)
     shape = (n_rows, n_kept + _ROOM)
     return NearLists(
@@ -193,7 +198,12 @@ def scan(
 
 @njit(cache=True)
 def order_statistic(values: NDArray[np.float32], place: int) -> float:
-    """The value at a place of the order, counted from 0."""
+    """The value at a place of the order.
+
+    Args:
+        values: Shape ``(c,)``, float32.
+        place: Counted from 0, below ``c``.
+    """
     bound, _ = _thresholds(values, place + 1, place + 1, values[:0], values[:0])
     n_under = 0
     under, above = np.float32(-np.inf), np.float32(np.inf)

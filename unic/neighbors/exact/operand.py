@@ -126,7 +126,11 @@ class Operand:
         self.is_by_numpy = is_timed and _is_numpy_faster(n_dims)
 
     def side(self, rows: slice | NDArray[np.int64]) -> lists.Side:
-        """What tiles need of some rows beside the products."""
+        """What tiles need of some rows beside the products.
+
+        Args:
+            rows: Places in the operand, a slice or of shape ``(b,)``.
+        """
         return lists.Side(*(values[rows] for values in self.sides))
 
     def slacks(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -17,7 +17,14 @@ _CHUNK_ROWS = 8192  # columns brought to float64 at a time
 
 
 def check_spread(features: NDArray[np.float32]) -> None:
-    """Raise ValueError if all rows are equal, or a distance might overflow float32."""
+    """Refuse features by whose distances images cannot be ranked.
+
+    Args:
+        features: Shape ``(n, d)``, float32, finite.
+
+    Raises:
+        ValueError: If all rows are equal, or a distance might overflow float32.
+    """
     sides = features.max(axis=0).astype(np.float64) - features.min(axis=0)  # (d,)
     spread = float(np.linalg.norm(sides))
     if spread == 0.0:
@@ -298,6 +305,6 @@ class Ranked(NamedTuple):
     far_radius: NDArray[np.float32]  # (b,), or (0,) where no far rank was asked for
 
     def take(self, is_taken: NDArray[np.bool_]) -> "Ranked":
-        """Some of the rows."""
+        """Some of the rows, by a mask of shape ``(b,)``."""
         radii = self.far_radius[is_taken] if len(self.far_radius) else self.far_radius
         return Ranked(self.rows[is_taken], self.indices[is_taken], self.distances[is_taken], radii)

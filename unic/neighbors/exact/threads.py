@@ -52,7 +52,11 @@ class Turns:
         self._condition = Condition()
 
     def wait(self, row: int, column: int) -> None:
-        """Wait until the tile above is done."""
+        """Wait until the tile above is done.
+
+        Raises:
+            CancelledError: If the others were told to stop.
+        """
 
         def is_free() -> bool:
             return self._is_cancelled or row == 0 or self._n_done[row - 1] > column
@@ -84,7 +88,13 @@ def in_threads(
 ) -> Iterator[_Result]:
     """Do pieces of work in as many threads as torch may use; yield results as they come.
 
-    ``on_end`` is called when no more is wanted, to wake threads that wait.
+    An error of one piece is raised here.
+
+    Args:
+        work: Does a piece, in a room of its thread.
+        items: The pieces.
+        n_entries: Of a tile of the room.
+        on_end: Called when no more is wanted, to wake threads that wait.
     """
     results: SimpleQueue[_Result | BaseException | None] = SimpleQueue()
     lock, remaining = Lock(), iter(items)

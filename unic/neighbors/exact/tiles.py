@@ -102,6 +102,9 @@ class TilePass:
     def rectangle(self, positions: NDArray[np.int64]) -> Iterator[_Settled]:
         """Rank the images at some places of the operand, by tiles against all columns.
 
+        Args:
+            positions: Shape ``(m,)``, int64, places in the operand.
+
         Yields:
             As :meth:`triangle`.
         """
