@@ -11,7 +11,10 @@ from tests.rank_reference import (
     needs_int8,
     random_features,
 )
-from unic.neighbors.exact.ranking import ExactRows
+from unic.neighbors.exact.operand import Precision
+from unic.neighbors.exact.ranking import ExactRows, Ranked
+from unic.neighbors.exact.specials import no_specials
+from unic.neighbors.exact.tiles import rank_rows
 from unic.neighbors.mining import mine_neighbors
 
 
@@ -53,3 +56,31 @@ def test_rows_that_int8_cannot_settle_are_redone_and_counted() -> None:
     assert_exact(mined, features, None)
     assert mined.stats.redone_int16 == 400
     assert mined.stats.redone_float64 == 0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("block_size", [16, None])
+@pytest.mark.parametrize("n_rows", [1, 40, 75, 150])  # two rectangles, two triangles
+def test_some_rows_are_those_of_float64(
+    n_rows: int, block_size: int | None, precision: Precision
+) -> None:
+    features = clustered_features(150, 24)
+    rows = np.random.default_rng(3).permutation(150)[:n_rows]
+    blocks: list[Ranked] = []
+    far_rank = None if precision == "int8" else 60
+    unsettled = rank_rows(
+        features,
+        rows,
+        specials=no_specials(150),
+        n_neighbors=9,
+        far_rank=far_rank,
+        precision=precision,
+        block_size=block_size,
+        keep=blocks.append,
+    )
+    ranked = Ranked(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    assert sorted([*ranked.rows, *unsettled]) == sorted(rows)
+    assert len(unsettled) < max(2, 0.2 * n_rows)
+    expected = ExactRows(features).nearest(ranked.rows, n_neighbors=9, far_rank=far_rank)
+    for ours, theirs in zip(ranked[1:], expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
