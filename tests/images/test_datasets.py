@@ -1,3 +1,5 @@
+"""Data sets through their one door: the subsets of ImageNet."""
+
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -10,9 +12,6 @@ from unic.images.datasets import list_images, read_labels
 
 def wnids(name: str) -> list[str]:
     return files("unic.images.readers").joinpath(f"class_lists/{name}.txt").read_text().split()
-
-
-# ImageNet
 
 
 def write_imagenet(root: Path, classes: list[str]) -> str:

@@ -19,9 +19,6 @@ def views_of(seed: int, pixels: Tensor | None = None) -> Tensor:
     return writing_views(strokes() if pixels is None else pixels, generator)
 
 
-# Views
-
-
 def test_views_keep_shape_dtype_and_about_the_range() -> None:
     views = views_of(0)
     assert views.shape == (12, 3, 32, 32)

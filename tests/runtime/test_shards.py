@@ -4,8 +4,6 @@ import pytest
 
 from unic.runtime.shards import WHOLE, Shard, read_shard
 
-# Shards
-
 
 @pytest.mark.parametrize("multiple", [1, 7, 64])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])

@@ -8,8 +8,6 @@ import pytest
 from unic.storage.files import write_csv
 from unic.training.history import read_histories
 
-# Files
-
 
 def test_histories_survive_the_files(tmp_path: Path) -> None:
     table = pd.DataFrame({"epoch": [1, 2], "loss": [0.1 + 0.2, 1 / 3], "used_clusters": [3, 4]})

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 from tests.rank_reference import digits_lists, redraw, unlabeled
 from tests.training.colors import LABELS, N_IMAGES, make_pairs
 from unic.neighbors.cleaning import clean_neighbors
-from unic.training.pairs import PositiveSampler, StoredNegatives
+from unic.neighbors.negatives import RandomPool
+from unic.training.pairs import FreshNegatives, PositiveSampler, StoredNegatives
 
 # Negatives
 
@@ -19,6 +20,13 @@ def test_stored_negatives_are_drawn_uniformly() -> None:
     drawn = redraw(StoredNegatives(rows), 40, 2000)
     assert (drawn // 10 == np.arange(40)[:, None]).all()
     assert chisquare(np.bincount((drawn % 10).ravel())).pvalue > 1e-4
+
+
+def test_fresh_negatives_are_single_draws_of_the_pool() -> None:
+    pool, anchors = RandomPool(unlabeled(30)), np.array([3, 3, 29, 0])
+    found = FreshNegatives(pool).sample(anchors, np.random.default_rng(0))
+    np.testing.assert_array_equal(found, pool.draw(anchors, 1, np.random.default_rng(0))[:, 0])
+    assert (found != anchors).all()
 
 
 # Positives
@@ -151,3 +159,10 @@ def test_in_batch_pairs_draw_no_negatives() -> None:
         assert is_far is not None
         np.testing.assert_array_equal(is_far, LABELS[rows[0]][:, None] != LABELS[rows[0]])
     assert drawn.find_far(expected[0][0]) is None
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 20, 64, 1000])
+def test_batches_are_counted_as_they_are_drawn(batch_size: int) -> None:
+    pairs = make_pairs()
+    drawn = pairs.draw_epoch(batch_size, np.random.default_rng(0))
+    assert pairs.count_batches(batch_size) == len(drawn)

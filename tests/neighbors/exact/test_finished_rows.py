@@ -16,8 +16,6 @@ from tests.rank_reference import assert_same, clustered_features, random_feature
 from unic.neighbors.exact.finished_rows import finished_rows_beside
 from unic.neighbors.mining import Neighbors, mine_neighbors
 
-# Checkpoints
-
 
 def test_a_checkpoint_saves_the_rows_it_holds(tmp_path: Path) -> None:
     features = clustered_features(900, 16)
