@@ -1,14 +1,32 @@
 """Slow and plain: ranks by a full sort in float64, and draws epoch by epoch."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 
-from unic.neighbors.mining import MiningStats, Neighbors
+from unic.neighbors.exact.operand import has_int8
+from unic.neighbors.exact.ranking import ExactRows
+from unic.neighbors.mining import MiningStats, Neighbors, mine_neighbors
 from unic.training.pairs import NegativeSampler
+
+PRECISIONS = ("int8", "int16", "float32") if has_int8() else ("float32",)
+needs_int8 = pytest.mark.skipif(not has_int8(), reason="no fast int8 products")
 
 
 def random_features(n_images: int, n_dims: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=(n_images, n_dims)).astype(np.float32)
+
+
+def clustered_features(n_images: int, n_dims: int, n_clusters: int = 20) -> NDArray[np.float32]:
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(n_clusters, n_dims))
+    noise = 0.5 * generator.normal(size=(n_images, n_dims))
+    return (centers[generator.integers(n_clusters, size=n_images)] + noise).astype(np.float32)
+
+
+def duplicated_features(n_images: int, n_dims: int) -> NDArray[np.float32]:
+    return np.repeat(random_features(-(-n_images // 7), n_dims), 7, axis=0)[:n_images]
 
 
 def unlabeled(n_images: int) -> NDArray[np.int64]:
@@ -55,3 +73,22 @@ def assert_same(mined: Neighbors, expected: Neighbors) -> None:
     np.testing.assert_array_equal(mined.indices, expected.indices)
     np.testing.assert_array_equal(mined.distances, expected.distances)
     np.testing.assert_array_equal(mined.far_radius, expected.far_radius)
+
+
+def assert_exact(mined: Neighbors, features: NDArray[np.float32], far_rank: int | None) -> None:
+    """Compare up to 800 rows with those by float64, which tests of mining check by a full sort."""
+    exact = ExactRows(features)
+    for rows in np.array_split(np.arange(len(features))[:: -(-len(features) // 800)], 4):
+        n_neighbors = mined.indices.shape[1]
+        indices, distances, far_radius = exact.nearest(
+            rows, n_neighbors=n_neighbors, far_rank=far_rank
+        )
+        np.testing.assert_array_equal(mined.indices[rows], indices)
+        np.testing.assert_array_equal(mined.distances[rows], distances)
+        if far_rank is not None:
+            np.testing.assert_array_equal(mined.far_radius[rows], far_radius)
+
+
+def digits_lists() -> NDArray[np.int64]:
+    features = load_digits().data[:600].astype(np.float32)
+    return mine_neighbors(features, n_neighbors=10, far_rank=300).indices

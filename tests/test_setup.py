@@ -15,6 +15,10 @@ CONDA_NAMES = {
     "matplotlib-base": "matplotlib",
     "faiss-gpu": "faiss-gpu-cu12",
 }
+UNTESTED = {  # modules without a test of their own
+    "models/trunk_output",  # a tuple, of which tests of backbones, token layouts and sources are
+}
+ELSEWHERE = ("workflow", "docs", "slurm")  # folders of tests that are of no single module
 
 
 def specifiers(requirements: list[str]) -> dict[str, str]:
@@ -72,3 +76,19 @@ def test_the_slurm_profile_names_rules_that_exist() -> None:
     assert profile["rerun-triggers"] == default["rerun-triggers"]
     finetune = profile["set-resources"]["finetune"]
     assert (finetune["gpu"], finetune["processes"]) == (4, 4)
+
+
+# Where tests are
+
+
+def test_every_module_has_its_test_where_its_path_says() -> None:
+    modules = paths_below(ROOT / "unic", "*.py") - paths_below(ROOT / "unic", "__init__.py")
+    tests = paths_below(ROOT / "tests", "test_*.py")
+    homes = {path.with_name(path.name.removeprefix("test_")) for path in tests}
+    assert {path.as_posix() for path in modules - homes} == UNTESTED
+    strays = {path for path in homes - modules if len(path.parts) > 1}
+    assert {path.as_posix() for path in strays if path.parts[0] not in ELSEWHERE} == set()
+
+
+def paths_below(folder: Path, pattern: str) -> set[Path]:
+    return {path.relative_to(folder).with_suffix("") for path in folder.rglob(pattern)}

@@ -18,13 +18,6 @@ from unic.baselines.kmeans import (
 )
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return str(request.param)
-
-
 def digits() -> NDArray[np.float32]:
     return load_digits().data.astype(np.float32)
 

@@ -2,25 +2,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
 
+from tests.images.files import write_images
 from unic.images.index import read_index, read_source, write_index
 from unic.images.listing import index_images
-
-
-def write_images(root: Path, *image_ids: str) -> str:
-    for image_id in image_ids:
-        (root / image_id).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(root / image_id)
-    return str(root)
-
-
-def test_lists_the_images_of_the_data_set() -> None:
-    ids = index_images("digits", root=None, n_clusters=1438, far_rank=1437).ids
-    assert {split: len(split_ids) for split, split_ids in ids.items()} == {
-        "train": 1438,
-        "test": 359,
-    }
 
 
 def test_round_trip_keeps_splits_and_order(tmp_path: Path) -> None:
@@ -68,25 +53,3 @@ def test_an_index_of_an_older_version_does_not_say_where(tmp_path: Path) -> None
     pd.DataFrame({"split": ["train"], "image_id": ["1"]}).to_parquet(path)
     with pytest.raises(ValueError, match=r"images\.parquet must say where its images are; delete"):
         read_source(path)
-
-
-@pytest.mark.parametrize(
-    ("n_clusters", "far_rank", "message"),
-    [
-        (4, 2, "n_clusters must be at most the 3 training images, got 4"),
-        (3, 3, "far_rank must be below the 3 training images, got 3"),
-        (3, 4, "far_rank must be below the 3 training images, got 4"),
-    ],
-)
-def test_refuses_numbers_that_do_not_fit(
-    n_clusters: int, far_rank: int, message: str, tmp_path: Path
-) -> None:
-    names = ["train/1.png", "train/2.png", "train/3.png", "test/4.png", "test/5.png"]
-    root = write_images(tmp_path, *names)
-    with pytest.raises(ValueError, match=message):
-        index_images("folder", root=root, n_clusters=n_clusters, far_rank=far_rank)
-
-
-def test_refuses_a_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="absent"):
-        index_images("folder", root=str(tmp_path / "absent"), n_clusters=2, far_rank=2)

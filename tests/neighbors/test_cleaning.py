@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.stats import chisquare
-from sklearn.datasets import load_digits
 
+from tests.rank_reference import digits_lists, unlabeled
 from unic.neighbors.cleaning import (
     _sort_unions,
     clean_neighbors,
@@ -16,7 +15,6 @@ from unic.neighbors.cleaning import (
     union_size_quantile,
     union_sizes,
 )
-from unic.neighbors.mining import mine_neighbors
 from unic.training.pairs import PositiveSampler
 
 
@@ -28,15 +26,6 @@ def random_lists(n_images: int, n_neighbors: int) -> NDArray[np.int64]:
     ]
     others = (np.arange(n_images)[:, None] + 1 + np.array(steps)) % n_images
     return np.column_stack([np.arange(n_images), others])
-
-
-def digits_lists() -> NDArray[np.int64]:
-    features = load_digits().data[:600].astype(np.float32)
-    return mine_neighbors(features, n_neighbors=10, far_rank=300).indices
-
-
-def unlabeled(n_images: int) -> NDArray[np.int64]:
-    return np.full(n_images, -1, dtype=np.int64)
 
 
 def reference_unions(indices: NDArray[np.int64]) -> list[set[int]]:
@@ -160,77 +149,6 @@ def test_reciprocity_counts_the_neighbors_that_agree() -> None:
     np.testing.assert_array_equal(reciprocity(np.arange(5)[:, None]), 1.0)
 
 
-# Sampling
-
-
-def make_sampler() -> tuple[PositiveSampler, NDArray[np.int64], NDArray[np.int64]]:
-    indices = digits_lists()
-    known_labels = load_digits().target[:600].astype(np.int64) * 10  # labels with gaps
-    known_labels[::3] = -1
-    known_labels[1] = 5  # alone in its class
-    positives = clean_neighbors(indices, max_union_size=30, known_labels=known_labels)
-    return PositiveSampler(positives.indices, known_labels), positives.indices, known_labels
-
-
-def test_labeled_anchors_draw_uniformly_from_their_class() -> None:
-    sampler, _, known_labels = make_sampler()
-    for anchor in (2, 4, 599 - 599 % 3 + 1):
-        drawn = sampler.sample(np.full(20_000, anchor), np.random.default_rng(0))
-        members = np.flatnonzero(known_labels == known_labels[anchor])
-        assert set(drawn.tolist()) == set(members.tolist())
-        assert anchor in drawn
-        assert chisquare(np.bincount(drawn)[members]).pvalue > 1e-3
-
-
-def test_unlabeled_anchors_draw_uniformly_from_their_clean_row() -> None:
-    sampler, rows, known_labels = make_sampler()
-    is_kept = (rows != np.arange(600)[:, None]).any(axis=1)
-    kept = np.flatnonzero(is_kept & (known_labels < 0))[:3]
-    for anchor in kept:
-        drawn = sampler.sample(np.full(20_000, anchor), np.random.default_rng(0))
-        assert set(drawn.tolist()) == set(rows[anchor].tolist())
-        assert chisquare(np.bincount(drawn)[np.sort(rows[anchor])]).pvalue > 1e-3
-
-
-def test_anchors_without_company_draw_themselves() -> None:
-    sampler, rows, known_labels = make_sampler()
-    discarded = np.flatnonzero((rows == rows[:, :1]).all(axis=1) & (known_labels < 0))
-    anchors = np.append(discarded, 1)
-    np.testing.assert_array_equal(sampler.sample(anchors, np.random.default_rng(0)), anchors)
-
-
-def test_a_mixed_batch_serves_each_anchor_by_its_kind() -> None:
-    sampler, rows, known_labels = make_sampler()
-    anchors = np.random.default_rng(3).permutation(600)
-    drawn = sampler.sample(anchors, np.random.default_rng(0))
-    assert drawn.dtype == np.int64
-    for anchor, positive in zip(anchors, drawn, strict=True):
-        if known_labels[anchor] >= 0:
-            assert known_labels[positive] == known_labels[anchor]
-        else:
-            assert positive in rows[anchor]
-
-
-def test_the_same_seed_draws_the_same() -> None:
-    sampler, _, _ = make_sampler()
-    first, second = (sampler.sample(np.arange(600), np.random.default_rng(5)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-
-
-def test_sampling_writes_nothing_back() -> None:
-    sampler, rows, _ = make_sampler()
-    before = rows.copy()
-    sampler.sample(np.arange(600), np.random.default_rng(5))
-    np.testing.assert_array_equal(rows, before)
-
-
-def test_clustering_needs_no_label() -> None:
-    positives = clean_neighbors(digits_lists(), max_union_size=70, known_labels=unlabeled(600))
-    sampler = PositiveSampler(positives.indices, unlabeled(600))
-    drawn = sampler.sample(np.arange(600), np.random.default_rng(5))
-    assert (positives.indices == drawn[:, None]).any(axis=1).all()
-
-
 # Refusals
 
 
@@ -287,10 +205,3 @@ def test_refuses_labels_of_other_images() -> None:
 def test_refuses_a_quantile_out_of_range(quantile: float) -> None:
     with pytest.raises(ValueError, match=f"at most 1, got {quantile}"):
         union_size_quantile(np.ones(3, dtype=np.int32), quantile)
-
-
-@pytest.mark.parametrize("anchor", [-1, 600])
-def test_refuses_anchors_out_of_range(anchor: int) -> None:
-    sampler, _, _ = make_sampler()
-    with pytest.raises(ValueError, match=f"from 0 to 599, got {anchor}"):
-        sampler.sample(np.array([0, anchor]), np.random.default_rng(0))

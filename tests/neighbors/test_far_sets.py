@@ -2,7 +2,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 from sklearn.datasets import load_digits
@@ -12,13 +11,6 @@ from unic.neighbors.far_sets import FarPool
 from unic.neighbors.mining import mine_neighbors
 from unic.neighbors.negatives import index_negatives
 from unic.training.pairs import FreshNegatives, Pairs, PositiveSampler
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return str(request.param)
 
 
 def draw(

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from tests.script import Job, run_job
-from tests.training.test_run import FINETUNING, MODEL, VIEW
+from tests.training.runs import FINETUNING, MODEL, VIEW
 from unic.images.decoded import open_decoded
-from unic.images.images import ArrayImages, FileImages
 from unic.images.index import write_index
 from unic.models.backbones import load_backbone, save_backbone
 from unic.storage.resumption import resumption_key
@@ -329,28 +328,6 @@ def test_the_key_changes_with_any_weight_wherever_it_is_from() -> None:
         found.add(key(module))
     assert len(found) == 1 + len(module.state_dict())
     assert key(module.float()) not in found
-
-
-def test_image_files_are_told_apart_by_their_size_and_times(tmp_path: Path) -> None:
-    path = tmp_path / "0.png"
-    path.write_bytes(b"first")
-    images = FileImages(["0.png"], str(tmp_path))
-    before, found = path.stat(), images.fingerprint()
-    assert images.fingerprint() == found
-    path.write_bytes(b"other")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert FileImages(["0.png"], str(tmp_path)).fingerprint() != found
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"0\.png"):
-        images.fingerprint()
-
-
-def test_images_in_memory_are_told_apart_by_their_pixels() -> None:
-    pixels = np.zeros((2, 4, 4, 3), dtype=np.uint8)
-    found = ArrayImages(["0", "1"], pixels).fingerprint()
-    assert ArrayImages(["0", "1"], np.broadcast_to(pixels[:1], pixels.shape)).fingerprint() == found
-    pixels[1, 3, 3, 2] = 1
-    assert ArrayImages(["0", "1"], pixels).fingerprint() != found
 
 
 def test_decoded_images_are_told_apart_by_their_header(inputs: tuple[Path, Path]) -> None:

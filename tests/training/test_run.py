@@ -1,8 +1,5 @@
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,153 +10,31 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from safetensors.torch import load_file
 
-from unic.evaluation.learning_curve import follow_snapshots
-from unic.evaluation.metrics import cluster_accuracy
-from unic.features.cached_views import extract_tokens
+from tests.training.runs import (
+    IDS,
+    N_IMAGES,
+    VIEW,
+    assert_equal,
+    make_run,
+    results,
+    start,
+    write_files,
+)
 from unic.features.extraction import extract_features
-from unic.images.augmentations import choose_augmentation
 from unic.images.datasets import open_images
-from unic.images.index import read_index, write_index
-from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import load_backbone
 from unic.models.heads import FITTED_NORMS
 from unic.models.trained import load_model
-from unic.neighbors.cleaning import clean_neighbors
 from unic.runtime.processes import ALONE, Processes, run_together
-from unic.storage.stores import open_store, write_derived, write_features, write_known_labels
-from unic.training.prediction import predict_clusters
+from unic.storage.stores import write_features
 from unic.training.run import FinetuningRun, train
-
-N_IMAGES, N_CLASSES = 40, 4
-IDS = [f"{row:02}.png" for row in range(N_IMAGES)]
-MODEL = {
-    "name": "test_vit",
-    "options": {"img_size": 32},
-    "image_size": 32,
-    "n_clusters": N_CLASSES,
-    "head": "mlp",
-    "head_norm": None,
-    "head_width": 64,
-}
-VIEW = {"image_size": 32, "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.2] * 3}
-FINETUNING = {
-    "trainable": "last_block",
-    "epochs": 5,
-    "batch_size": 10,
-    "learning_rate": 1e-3,
-    "weight_decay": 0.0,
-    "lambda_pos": 1,
-    "lambda_neg": 1,
-    "lambda_ent": 3,
-    "schedule": "cosine",
-    "clip_norm": None,
-    "accumulation": 1,
-    "entropy_momentum": 0,
-}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages before the finetuning give for 40 images of four shades."""
-    folder = tmp_path_factory.mktemp("files")
-    generator = np.random.default_rng(0)
-    classes = np.arange(N_IMAGES) % N_CLASSES
-    ids = {"train": IDS}
-    for row, image_id in enumerate(ids["train"]):
-        noise = generator.integers(0, 60, (32, 32, 3)) + 60 * classes[row]
-        Image.fromarray(noise.astype(np.uint8)).save(folder / image_id)
-    write_index(folder / "images.parquet", ids, name="folder", root=str(folder))
-    features = np.eye(N_CLASSES)[classes] + generator.normal(0, 0.05, (N_IMAGES, N_CLASSES))
-    features = features.astype(np.float32)
-    write_features(folder / "features.zarr/zarr.json", {"train": features}, ids, backbone="x")
-    unknown = np.full(N_IMAGES, -1, dtype=np.int64)
-    write_known_labels(folder / "known_labels.zarr/zarr.json", unknown, ids["train"])
-    store = open_store(folder / "features.zarr", kind="features")
-    distances = np.linalg.norm(features[:, None] - features, axis=2)
-    order = distances.argsort(axis=1)
-    neighbors = {
-        "indices": order[:, :5],
-        "distances": np.take_along_axis(distances, order[:, :5], axis=1),
-        "far_radius": np.sort(distances, axis=1)[:, 12],
-    }
-    manifest = folder / "neighbors.zarr/zarr.json"
-    write_derived(manifest, "neighbors", neighbors, of=store, parameters={"metric": "euclidean"})
-    positives = clean_neighbors(order[:, :5], max_union_size=20, known_labels=unknown)
-    manifest = folder / "positives.zarr/zarr.json"
-    write_derived(manifest, "positives", positives.arrays(), of=store, parameters={})
-    manifest = folder / "negatives.zarr/zarr.json"
-    write_derived(manifest, "negatives", {"indices": order[:, 15:30]}, of=store, parameters={})
-    view = View(**VIEW)
-    extract_tokens(
-        folder / "tokens.json",
-        ViewLoader(
-            open_images("folder", ids["train"], root=str(folder)),
-            view,
-            augmentation=choose_augmentation("scan"),
-        ),
-        load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32),
-        n_views=3,
-        dtype="float16",
-        batch_size=8,
-        seed=0,
-        precision=torch.float32,
-        device=torch.device("cpu"),
-        parameters={},
-    )
-    return folder
-
-
-def make_run(
-    files: Path,
-    out: Path,
-    *names: str,
-    augmentation: str | None = "scan",
-    snapshot_every: int | None = None,
-    n_heads: int = 1,
-    head_norm: str | None = None,
-    **settings: Any,
-) -> FinetuningRun:
-    names = ("images", "positives", "known_labels", *(names or ("negatives",)))
-    kinds = {"images": "images.parquet", "tokens": "tokens.json"}
-    return FinetuningRun.parse(
-        inputs={name: str(files / kinds.get(name, f"{name}.zarr/zarr.json")) for name in names},
-        outputs={name: str(out / name) for name in ("model", "history")},
-        params={
-            "source": {"name": "folder", "root": str(files), "view": VIEW},
-            "augmentation": augmentation,
-            "precision": "float32",
-            "draw": "once" if "negatives" in names else "in_batch",
-            "pool": {
-                "pool": "far",
-                "labeled_share": 0.0,
-                "exclude_known_same_label": True,
-            },
-            "weights": "random",
-            "network": "auto",
-            "model": MODEL | {"head_norm": head_norm},
-            "n_heads": n_heads,
-            "snapshot_every": snapshot_every,
-            "finetuning": FINETUNING | settings,
-        },
-        seed=3,
-        device="cpu",
-        threads=1,
-    )
-
-
-def results(run: FinetuningRun) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
-    history = pd.read_csv(run.history_file).drop(columns="images_per_second")
-    return load_file(run.model_file), history
-
-
-def assert_equal(run: FinetuningRun, other: FinetuningRun) -> None:
-    (ours, history), (theirs, other_history) = results(run), results(other)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    pd.testing.assert_frame_equal(history, other_history, check_exact=True)
+    return write_files(tmp_path_factory.mktemp("files"))
 
 
 SOURCES = {
@@ -318,50 +193,11 @@ def test_two_processes_train_as_one_does(files: Path, tmp_path: Path) -> None:
         assert found["used_clusters"].tolist() == expected["used_clusters"].tolist()
 
 
-def fail_in_one(text: str, processes: Processes) -> None:
-    if processes.rank == 1:
-        raise ValueError(text)
-    processes.gather(torch.zeros(1, 1, 2))  # waits for the other
-
-
-@pytest.mark.slow
-def test_a_failure_in_one_process_ends_all() -> None:
-    with pytest.raises(ChildProcessError, match="they ended with"):
-        run_together(fail_in_one, "broken", n_processes=2)
-
-
 def options(kind: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kind.items() if key != "names"}
 
 
-def test_refuses_a_batch_that_cannot_be_shared_out() -> None:
-    with pytest.raises(ValueError, match="must be a multiple of the 2 processes, got 5"):
-        Processes(0, 2).positions(3, 5)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_shares_are_columns_and_make_up_the_batch(size: int) -> None:
-    rows = np.arange(3 * 6).reshape(3, 6)
-    positions = [Processes(rank, size).positions(3, 6) for rank in range(size)]
-    shares = [rows.ravel()[slice(None) if part is None else part] for part in positions]
-    found = np.concatenate([share.reshape(3, -1) for share in shares], axis=1)
-    np.testing.assert_array_equal(found, rows)
-
-
 # Killed without warning
-
-
-def start(run: FinetuningRun) -> "subprocess.Popen[bytes]":
-    code = (
-        "from unic.images.source import *; from unic.neighbors.negatives import *;"
-        "from unic.training.run import *; from unic.runtime.processes import ALONE;"
-        f"train({run!r}, ALONE)"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TQDM_DISABLE": "1"},
-        stderr=subprocess.DEVNULL,
-    )
 
 
 @pytest.mark.parametrize(
@@ -397,91 +233,6 @@ def test_a_killed_run_ends_in_the_result_of_an_undisturbed_one(
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["history", "model"]
 
 
-# Snapshots
-
-
-def follow(run: FinetuningRun, files: Path) -> pd.DataFrame:
-    return follow_snapshots(
-        run.snapshots,
-        {"train": open_images("folder", IDS, root=str(files))},
-        {"train": np.arange(N_IMAGES) % N_CLASSES},
-        View(**VIEW),
-        n_restarts=2,
-        seed=0,
-        batch_size=16,
-        device=torch.device("cpu"),
-    )
-
-
-def test_snapshots_are_scored_and_change_nothing(files: Path, tmp_path: Path) -> None:
-    plain = make_run(files, tmp_path / "plain")
-    run = make_run(files, tmp_path / "followed", snapshot_every=2)
-    for each in (plain, run):
-        train(each, ALONE)
-    assert_equal(run, plain)
-    names = sorted(path.name for path in Path(run.snapshots).iterdir())
-    assert names == ["epoch_0002.safetensors", "epoch_0004.safetensors"]
-    images = {"train": open_images("folder", IDS, root=str(files))}
-    labels = {"train": np.arange(N_IMAGES) % N_CLASSES}
-    progress = follow(run, files)
-    assert progress["epoch"].tolist() == [2, 4]
-    assert progress["split"].tolist() == ["train", "train"]
-    model = load_model(Path(run.snapshots, "epoch_0004.safetensors"))
-    cpu = torch.device("cpu")
-    view = View(**VIEW)
-    features = extract_features(images["train"], model.backbone, view, batch_size=40, device=cpu)
-    clusters, _ = predict_clusters(model.head, features, device=cpu)
-    assert progress["acc"].iloc[1] == cluster_accuracy(labels["train"], clusters)
-    assert (progress["kmeans_acc"] > 0.5).all()  # four shades
-
-
-def test_a_head_that_reads_tokens_runs_and_is_followed(files: Path, tmp_path: Path) -> None:
-    run = make_run(files, tmp_path / "run", snapshot_every=2, epochs=2)
-    run = replace(run, model=replace(run.model, head="self_attention"))
-    train(run, ALONE)
-    assert load_model(run.model_file).head.reads_tokens
-    progress = follow(run, files)
-    assert progress["epoch"].tolist() == [2]
-    assert progress["acc"].between(0.25, 1).all()
-
-
-def test_refuses_tokens_that_were_kept_for_another_head(files: Path, tmp_path: Path) -> None:
-    run = make_run(files, tmp_path, "negatives", "tokens")
-    run = replace(run, model=replace(run.model, head="self_attention"))
-    with pytest.raises(ValueError, match="must hold views of the 40 training images by this"):
-        train(run, ALONE)
-
-
-@pytest.mark.parametrize("every", [None, 3, 9])
-def test_snapshots_of_an_earlier_training_go(
-    every: int | None, files: Path, tmp_path: Path
-) -> None:
-    for each in (2, every):
-        run = make_run(files, tmp_path, snapshot_every=each, epochs=4)
-        train(run, ALONE)
-    names = [path.name for path in Path(run.snapshots).glob("*")]
-    assert names == (["epoch_0003.safetensors"] if every == 3 else [])
-    if not names:
-        with pytest.raises(FileNotFoundError, match="at least 1 and at most"):
-            follow(run, files)
-
-
-def test_a_training_that_goes_on_keeps_its_snapshots(files: Path, tmp_path: Path) -> None:
-    run = make_run(files, tmp_path / "run", snapshot_every=1, epochs=20)
-    checkpoint, deadline = Path(run.checkpoint), time.monotonic() + 120
-    process = start(run)
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    first = Path(run.snapshots, "epoch_0001.safetensors")
-    kept = first.stat().st_mtime_ns
-    train(run, ALONE)
-    assert first.stat().st_mtime_ns == kept
-    assert len(list(first.parent.iterdir())) == 20
-
-
 # What a checkpoint belongs to
 
 
@@ -496,13 +247,3 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(files: Path, tmp_path: P
     assert Path(other.checkpoint).is_file()
     train(again, ALONE)
     assert_equal(again, first)
-
-
-def test_refuses_tokens_of_other_images(files: Path, tmp_path: Path) -> None:
-    index = tmp_path / "images.parquet"
-    ids = read_index(files / "images.parquet")
-    write_index(index, {"train": ids["train"][::-1]}, name="folder", root=str(files))
-    run = make_run(files, tmp_path, "negatives", "tokens")
-    run = replace(run, views=replace(run.views, images=str(index)))
-    with pytest.raises(ValueError, match="must hold views of the 40 training images"):
-        train(run, ALONE)

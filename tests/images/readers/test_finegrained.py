@@ -6,14 +6,8 @@ import pytest
 from scipy.io import savemat
 from torchvision.datasets import FGVCAircraft
 
-from tests.tiny import (
-    write_cub200,
-    write_fgvc_aircraft,
-    write_herbarium19,
-    write_stanford_cars,
-)
+from tests.tiny import write_cub200, write_fgvc_aircraft, write_stanford_cars
 from unic.images.readers.finegrained import read_aircraft, read_cars, read_cub
-from unic.images.readers.folders import read_herbarium
 
 
 def test_aircraft_are_those_of_torchvision(tmp_path: Path) -> None:
@@ -25,13 +19,6 @@ def test_aircraft_are_those_of_torchvision(tmp_path: Path) -> None:
         assert [str(tmp_path / i) for i in catalog.ids[split]] == expected._image_files
         assert catalog.annotations.labels[split].tolist() == expected._labels
     assert catalog.annotations.class_names == expected.classes
-
-
-def test_herbarium_classes_are_sorted_as_text(tmp_path: Path) -> None:
-    write_herbarium19(tmp_path)
-    annotations = read_herbarium(tmp_path).annotations
-    assert annotations is not None
-    assert annotations.class_names == ["0", "1", "10", "11", "2"]
 
 
 def test_the_devkit_of_cars_precedes_the_other_layout(tmp_path: Path) -> None:

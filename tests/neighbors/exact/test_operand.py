@@ -1,0 +1,38 @@
+"""Operands, whose products stay within the bounds that are proven."""
+
+import numpy as np
+import pytest
+
+from tests.rank_reference import (
+    PRECISIONS,
+    clustered_features,
+    duplicated_features,
+    random_features,
+)
+from unic.neighbors.exact.operand import Operand
+from unic.neighbors.exact.threads import Room
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
+def test_products_stay_within_the_bound(make, precision: str) -> None:
+    features = make(300, 200) + np.float32(3)
+    features[5] = features.mean(axis=0)
+    features[6] *= 20
+    operand = Operand(features, np.random.default_rng(0).permutation(300), precision)
+    high, low = operand.products(slice(0, 300), slice(0, 300), Room(300 * 300))
+    digits = high.numpy().astype(np.float32)
+    if low.numel():
+        digits += np.float32(1 / 254) * low.numpy().astype(np.float32)
+    scales, half_norms, tops, norms, errors = operand.sides
+    products = scales[:, None] * (scales * digits)
+    estimates, bounds = half_norms - products, tops - products
+    spreads = errors[:, None] * norms + norms[:, None] * errors
+    centered = features[operand.order].astype(np.longdouble)
+    centered -= features.mean(axis=0, dtype=np.float64)
+    centered *= np.sqrt(2 * operand.half_scale)
+    truth = np.square(centered).sum(axis=1) / 2 - centered @ centered.T
+    assert (estimates - spreads <= truth).all()
+    assert (truth <= estimates + spreads + 8 * 2.0**-24 * operand.half_norms).all()
+    assert (truth <= bounds + spreads).all()
+    assert (np.abs(estimates - truth).max(axis=1) <= operand.slacks(np.arange(300)) / 2).all()
