@@ -38,7 +38,7 @@ def test_compiled_loops_are_there_when_first_used(tmp_path: Path) -> None:
             command, cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout
 
-    stale = copy / "mining" / "__pycache__" / "scan.nbi"
+    stale = copy / "neighbors" / "exact" / "__pycache__" / "scan.nbi"
     stale.parent.mkdir()
     stale.write_bytes(b"of another version")
     run("-m", "unic.cli", "compile")

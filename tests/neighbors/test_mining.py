@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from tests.experiment import rank_images
 from tests.rank_reference import (
     PRECISIONS,
     assert_exact,
@@ -278,3 +279,11 @@ def test_refuses_unknown_engines_and_precisions() -> None:
         mine_neighbors(features, n_neighbors=2, far_rank=5, engine="annoy")
     with pytest.raises(ValueError, match="at most n=10, got 11"):
         mine_neighbors(features, n_neighbors=11, far_rank=None)
+
+
+def test_images_much_closer_to_each_other_than_to_the_rest_have_their_neighbors() -> None:
+    generator = np.random.default_rng(0)
+    near, far = generator.normal(size=(130, 4)) * 1e-9, generator.normal(size=(48, 4))
+    features = np.concatenate([near, far, -far]).astype(np.float32)
+    found = mine_neighbors(features, n_neighbors=50, far_rank=None)
+    np.testing.assert_array_equal(found.indices, rank_images(features)[0][:, :50])
