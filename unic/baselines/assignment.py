@@ -12,7 +12,8 @@ from unic.baselines.methods import Found
 from unic.neighbors.metric import to_euclidean
 
 N_VOTERS = 10
-_BLOCK_ROWS = 2048  # of new images that are compared with all training images at a time
+_BLOCK_ROWS = 2048  # of images whose probabilities are computed at a time
+_BLOCK_ENTRIES = 2**25  # of a block of cosines: 128 MB in float32
 
 
 def class_means(
@@ -79,7 +80,8 @@ def vote(
     labels = torch.from_numpy(clusters).to(device)  # (m,)
     n_voters = min(N_VOTERS, len(voters))
     winners, shares = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for rows in torch.from_numpy(to_euclidean(features, "cosine")).split(_BLOCK_ROWS):
+    asking = torch.from_numpy(to_euclidean(features, "cosine"))  # (n, d)
+    for rows in asking.split(max(1, _BLOCK_ENTRIES // len(voters))):
         nearest = (rows.to(device) @ known.T).topk(n_voters, dim=1).indices  # (b, v)
         votes = torch.zeros(len(rows), n_clusters, device=known.device)  # (b, c)
         votes.scatter_add_(1, labels[nearest], torch.ones_like(nearest, dtype=votes.dtype))

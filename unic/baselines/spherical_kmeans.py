@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 N_RESTARTS = 10  # as of the other k-means here
 MAX_ITER = 300  # an iteration raises the objective, so that runs end by themselves long before
+_BLOCK_ENTRIES = 2**25  # of a block of cosines: 128 MB in float32
 
 
 class SphericalFit(NamedTuple):
@@ -152,5 +153,6 @@ def _update_centers(points: Tensor, centers: Tensor, clusters: Tensor, cosines: 
 
 def _find_nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Center of the highest cosine of each point ``(n,)`` int64, and that cosine ``(n,)``."""
-    cosines, clusters = (points @ centers.T).max(dim=1)  # (n,) each
-    return clusters, cosines
+    blocks = points.split(max(1, _BLOCK_ENTRIES // len(centers)))
+    found = [(block @ centers.T).max(dim=1) for block in blocks]
+    return torch.cat([m.indices for m in found]), torch.cat([m.values for m in found])

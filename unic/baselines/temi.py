@@ -30,6 +30,7 @@ BATCH_SIZE = 256  # pairs, theirs are 512
 MIN_STEPS, MAX_STEPS = 300, 500
 LEARNING_RATE = 1e-3  # theirs is 1e-4
 TEACHER_MOMENTUM = 0.98  # theirs is 0.996
+_BLOCK_ROWS = 4096  # of features that are float64 at a time
 
 
 class Heads(NamedTuple):
@@ -94,8 +95,11 @@ def reduce(splits: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Turned features have the same distances; what is cut has the least variance.
     """
-    train = splits["train"].double()
-    directions = torch.linalg.eigh(train.T @ train).eigenvectors.flip(1)[:, :N_DIRECTIONS].float()
+    n_dims = splits["train"].shape[1]
+    covariance = torch.zeros(n_dims, n_dims, dtype=torch.float64, device=splits["train"].device)
+    for rows in splits["train"].split(_BLOCK_ROWS):
+        covariance.addmm_(rows.double().T, rows.double())
+    directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :N_DIRECTIONS].float()
     return {split: features @ directions for split, features in splits.items()}
 
 

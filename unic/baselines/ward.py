@@ -94,9 +94,13 @@ def project(splits: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.f
         centered = train[start : start + MAX_FITTED] - mean  # (b, d)
         covariance += centered.T @ centered
     directions = np.linalg.eigh(covariance)[1][:, ::-1][:, :N_DIRECTIONS]  # (d, p)
-    return {
-        split: ((points - mean) @ directions).astype(np.float32) for split, points in splits.items()
-    }
+    projected = {}
+    for split, points in splits.items():
+        projected[split] = np.empty((len(points), directions.shape[1]), np.float32)  # (n, p)
+        for start in range(0, len(points), MAX_FITTED):
+            rows = slice(start, start + MAX_FITTED)
+            projected[split][rows] = (points[rows] - mean) @ directions
+    return projected
 
 
 def merge(points: NDArray[np.float32], n_clusters: int) -> NDArray[np.int64]:
