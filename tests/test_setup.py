@@ -35,7 +35,8 @@ def test_conda_environment_has_the_packages_of_pyproject() -> None:
     python = ",".join(sorted(found.pop("python").split(",")))
     assert python == ",".join(sorted(PROJECT["requires-python"].split(",")))
     pytest_only = {k: v for k, v in specifiers(EXTRAS["dev"]).items() if k == "pytest"}
-    expected = specifiers(PROJECT["dependencies"]) | specifiers(EXTRAS["gpu"]) | pytest_only
+    extras = specifiers(EXTRAS["gpu"] + EXTRAS["rivals"]) | pytest_only
+    expected = specifiers(PROJECT["dependencies"]) | extras
     assert found == expected
 
 

@@ -1,0 +1,52 @@
+"""What every method refuses of its inputs."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unic.baselines.methods import MethodInputs
+from unic.neighbors.metric import check_features
+from unic.storage.known_labels import check_known_labels
+
+
+def check_inputs(inputs: MethodInputs, n_clusters: int) -> NDArray[np.float32]:
+    """Return the training features ``(n, d)`` if all inputs fit together.
+
+    Raises:
+        ValueError: If features are not finite float32 of one width, there are fewer than 2 or
+            more than n clusters, or neighbors or known labels are not those of the n images.
+    """
+    if "train" not in inputs.features:
+        raise ValueError(f"features must have a split train, got {sorted(inputs.features)}")
+    train = inputs.features["train"]
+    for split, features in inputs.features.items():
+        if check_features(features).shape[1] != check_features(train).shape[1]:
+            raise ValueError(
+                f"features of {split} must have the {train.shape[1]} dims of train, "
+                f"got {features.shape[1]}"
+            )
+    if not 2 <= n_clusters <= len(train):
+        raise ValueError(
+            f"n_clusters must be at least 2 and at most n={len(train)}, got {n_clusters}"
+        )
+    _check_neighbors(inputs.neighbors, len(train))
+    check_known_labels(inputs.known_labels, len(train))
+    return train
+
+
+def _check_neighbors(neighbors: NDArray[np.int64], n_images: int) -> None:
+    if neighbors.ndim != 2 or len(neighbors) != n_images or neighbors.dtype != np.int64:
+        raise ValueError(
+            f"neighbors must be an int64 array of shape (n={n_images}, k), "
+            f"got {neighbors.dtype} of shape {neighbors.shape}"
+        )
+    if neighbors.shape[1] < 2:
+        raise ValueError(
+            f"neighbors must hold another image beside each image, got shape {neighbors.shape}"
+        )
+    if neighbors.min() < 0 or neighbors.max() >= n_images:
+        raise ValueError(
+            f"neighbors must be at least 0 and below n={n_images}, "
+            f"got {neighbors.min()} to {neighbors.max()}"
+        )
+    if (neighbors[:, 0] != np.arange(n_images)).any():
+        raise ValueError("neighbors must have each image itself in column 0, got another there")
