@@ -119,7 +119,7 @@ def test_the_summary_shows_ranks_and_quantiles(artifacts: Artifacts) -> None:
         lines[0] == "toy: 6 neighbors (itself included) of 40 images, far rank 12, euclidean, vit"
     )
     text = "\n".join(lines)
-    assert "mining        engine exact, redone float64 3\n" in text
+    assert "mining        engine exact, recall 1.0, redone float64 3\n" in text
     assert "far sets      87.5% of the images beyond the far rank" in text
     assert f"unions of at most {MAX_UNION_SIZE}" in text
     for rank in (1, 2, 5, 12):
