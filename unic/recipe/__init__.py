@@ -1,0 +1,1 @@
+"""The recipe without settings: heads that start from many partitions, and their consensus."""

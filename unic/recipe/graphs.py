@@ -1,0 +1,87 @@
+"""The graph of neighbors, by which partitions are judged and clusters are merged."""
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+
+def count_connections(
+    graph: sp.csr_array, clusters: NDArray[np.int64], n_clusters: int
+) -> NDArray[np.float64]:
+    """Weight of the connections between the clusters, and within them twice.
+
+    Args:
+        graph: Symmetric, shape ``(n, n)``.
+        clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
+        n_clusters: Number of clusters.
+
+    Returns:
+        Shape ``(c, c)``, symmetric; a row sums to the volume of its cluster.
+    """
+    member = _memberships(clusters, n_clusters)  # (n, c)
+    return (member.T @ graph @ member).toarray().astype(np.float64)
+
+
+def normalized_cut(graph: sp.csr_array, clusters: NDArray[np.int64], n_clusters: int) -> float:
+    """How badly a partition cuts a graph (Shi and Malik, 2000).
+
+    ``Ncut = sum_k cut_k / vol_k``, the share of the connections of each cluster that leave it,
+    between 0 and K; an empty cluster counts 1, as one without any connection within.
+
+    Args:
+        graph: Symmetric, shape ``(n, n)``.
+        clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
+        n_clusters: K.
+    """
+    connections = count_connections(graph, clusters, n_clusters)  # (c, c)
+    volumes = connections.sum(axis=1)  # (c,)
+    within = np.divide(
+        connections.diagonal(), volumes, out=np.zeros_like(volumes), where=volumes > 0
+    )
+    return float((1.0 - within).sum())
+
+
+def merge_clusters(
+    graph: sp.csr_array, clusters: NDArray[np.int64], n_clusters: int
+) -> NDArray[np.int64]:
+    """Merge clusters, pair by pair, until few are left.
+
+    The pair is the one with the most connections between the two, relative to the smaller of
+    their volumes. So parts of one large class come together before two classes do, and clusters
+    may end with very different sizes.
+
+    Args:
+        graph: Symmetric, shape ``(n, n)``.
+        clusters: Shape ``(n,)``, from 0.
+        n_clusters: How many are left at the end.
+
+    Returns:
+        Shape ``(n,)``, in ``[0, n_clusters)``.
+    """
+    n_parts = int(clusters.max()) + 1
+    between = count_connections(graph, clusters, n_parts)  # (p, p)
+    volumes = between.sum(axis=1)  # (p,)
+    np.fill_diagonal(between, 0.0)
+    joined = np.arange(n_parts)  # (p,): the part that each one went to
+    is_left = np.ones(n_parts, dtype=np.bool_)
+    for _ in range(n_parts - n_clusters):
+        smaller = np.minimum(volumes[:, None], volumes[None, :])  # (p, p)
+        strength = between / np.maximum(smaller, 1e-12)
+        strength[~is_left, :] = -1.0
+        strength[:, ~is_left] = -1.0
+        np.fill_diagonal(strength, -1.0)
+        kept, gone = sorted(map(int, np.unravel_index(strength.argmax(), strength.shape)))
+        between[kept] += between[gone]
+        between[:, kept] += between[:, gone]
+        between[kept, kept] = 0.0
+        volumes[kept] += volumes[gone]
+        is_left[gone] = False
+        joined[joined == gone] = kept
+    return np.unique(joined, return_inverse=True)[1][clusters].astype(np.int64)
+
+
+def _memberships(clusters: NDArray[np.int64], n_clusters: int) -> sp.csr_array:
+    n_images = len(clusters)
+    rows = np.arange(n_images)
+    ones = np.ones(n_images, dtype=np.float32)
+    return sp.csr_array((ones, (rows, clusters)), shape=(n_images, n_clusters))

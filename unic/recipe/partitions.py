@@ -1,0 +1,217 @@
+"""Partitions to start from: of several kinds, since no kind is good on all data."""
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from unic.baselines.spectral import embed
+from unic.baselines.ward import merge
+from unic.recipe.graphs import merge_clusters, normalized_cut
+
+logger = logging.getLogger(__name__)
+
+MAX_ITER = 25  # the rest moves less than a thousandth of the images
+_SETTLED_SHARE = 1e-3
+_N_DIRECTIONS = 64  # for Ward and mixtures, which suffer from many
+_BLOCK_ENTRIES = 2**25  # of a block of similarities: 128 MB in float32
+
+
+class Counts(NamedTuple):
+    """How many partitions of each kind; one of Ward and of the spectrum in each of two spaces."""
+
+    kmeans: int  # in each of three spaces
+    merged: int  # in each of two
+    mixtures: int = 3
+
+
+def choose_counts(n_clusters: int) -> Counts:
+    """Fewer starts where each has many clusters: they cost more, and differ less in quality."""
+    return Counts(
+        kmeans=min(24, max(8, 1200 // n_clusters)), merged=min(8, max(4, 400 // n_clusters))
+    )
+
+
+def find_partitions(
+    spaces: Mapping[str, NDArray[np.float32]],
+    graphs: Mapping[str, sp.csr_array],
+    *,
+    n_clusters: int,
+    counts: Counts,
+    generator: torch.Generator,
+) -> NDArray[np.int64]:
+    """Cluster the same images in many ways, of which some should be good.
+
+    Spherical k-means in all spaces; k-means of 2 K clusters that are merged by the graph; Ward;
+    the spectrum of both graphs; tied Gaussian mixtures.
+
+    Args:
+        spaces: ``white``, ``half`` and ``plain``: coordinates ``(n, r)`` of unit length, by how
+            much they are whitened.
+        graphs: ``white`` and ``plain``: who is whose neighbor in these spaces.
+        n_clusters: K, at least 2.
+        counts: How many of each kind.
+        generator: Source of all random numbers.
+
+    Returns:
+        Shape ``(s, n)``, in ``[0, K)``.
+    """
+    found = [
+        spherical_kmeans(points, n_clusters=n_clusters, n_runs=counts.kmeans, generator=generator)
+        for points in spaces.values()
+    ]
+    n_parts = min(2 * n_clusters, len(spaces["plain"]))
+    for name, graph in graphs.items():
+        points = spaces[name]
+        parts = spherical_kmeans(
+            points, n_clusters=n_parts, n_runs=counts.merged, generator=generator
+        )
+        found.append(np.stack([merge_clusters(graph, each, n_clusters) for each in parts]))
+        found.append(merge(points[:, :_N_DIRECTIONS], n_clusters)[None])
+        found.append(_spectral(graph, n_clusters, generator)[None])
+    mixtures = [
+        tied_mixture(spaces["plain"], n_clusters=n_clusters, generator=generator)
+        for _ in range(counts.mixtures)
+    ]
+    partitions = np.concatenate([*found, np.stack(mixtures)])
+    logger.info("%d partitions to start from", len(partitions))
+    return partitions
+
+
+def spherical_kmeans(
+    points: NDArray[np.float32],
+    *,
+    n_clusters: int,
+    n_runs: int,
+    generator: torch.Generator,
+) -> NDArray[np.int64]:
+    """Run spherical k-means from several seedings at once, and keep every run.
+
+    Each maximizes ``sum_i max_c <x_i, mu_c>`` over unit centers, from a seeding of k-means++. One
+    matrix product assigns the images of all runs.
+
+    Args:
+        points: Shape ``(n, r)``, of unit length.
+        n_clusters: K, at most ``n``.
+        n_runs: How many.
+        generator: Source of the seeds.
+
+    Returns:
+        Clusters ``(n_runs, n)``, int64.
+    """
+    rows = torch.from_numpy(points)  # (n, r)
+    centers = _seed_centers(rows, n_clusters, n_runs, generator)  # (s, c, r)
+    clusters, cosines = _assign(rows, centers)  # (s, n) each
+    running = torch.arange(n_runs)
+    for _ in range(MAX_ITER):
+        moved = _update(rows, centers[running], clusters[running], cosines[running])
+        centers[running] = moved
+        new, cosines[running] = _assign(rows, moved)
+        has_changed = (new != clusters[running]).sum(1) > _SETTLED_SHARE * len(rows)  # (s,)
+        clusters[running] = new
+        running = running[has_changed]
+        if not len(running):
+            break
+    return clusters.numpy()
+
+
+def tied_mixture(
+    points: NDArray[np.float32],
+    *,
+    n_clusters: int,
+    generator: torch.Generator,
+    n_iter: int = 20,
+) -> NDArray[np.int64]:
+    """Fit a mixture of Gaussians of one shared covariance, from a run of spherical k-means.
+
+    Expectation maximization; the shared covariance is that of the images about the centers of
+    their clusters, so that directions in which classes spread count for less, which no whitening
+    of all images can do. Sizes of clusters are free.
+
+    Args:
+        points: Shape ``(n, r)``, of which the first 64 columns are used.
+        n_clusters: K.
+        generator: Source of the start.
+        n_iter: Iterations.
+
+    Returns:
+        Shape ``(n,)``, int64.
+    """
+    rows = torch.from_numpy(np.ascontiguousarray(points[:, :_N_DIRECTIONS]))  # (n, p)
+    start = normalize(rows, dim=1).numpy()
+    clusters = spherical_kmeans(start, n_clusters=n_clusters, n_runs=1, generator=generator)[0]
+    shares = one_hot(torch.from_numpy(clusters), n_clusters).float()  # (n, c)
+    total = rows.T @ rows / len(rows)  # (p, p)
+    for _ in range(n_iter):
+        sizes = shares.sum(0) + 1e-6  # (c,)
+        means = (shares.T @ rows) / sizes[:, None]  # (c, p)
+        within = total - (means.T * sizes) @ means / len(rows)  # (p, p)
+        ridge = 1e-3 * within.diagonal().mean().clamp(min=1e-12)
+        factor = torch.linalg.cholesky(within + ridge * torch.eye(len(within)))  # (p, p)
+        white = torch.linalg.solve_triangular(factor, rows.T, upper=False).T  # (n, p)
+        centers = torch.linalg.solve_triangular(factor, means.T, upper=False).T  # (c, p)
+        offsets = (sizes / len(rows)).log() - 0.5 * centers.square().sum(1)  # (c,)
+        shares = (white @ centers.T + offsets).softmax(1)  # (n, c)
+    return shares.argmax(1).numpy()
+
+
+def _spectral(
+    graph: sp.csr_array, n_clusters: int, generator: torch.Generator, n_runs: int = 5
+) -> NDArray[np.int64]:
+    """Of several k-means of the leading eigenvectors of a graph, the one of the lowest cut."""
+    rows = embed(graph, n_clusters)  # (n, c)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # (n, 1)
+    units = (rows / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
+    runs = spherical_kmeans(units, n_clusters=n_clusters, n_runs=n_runs, generator=generator)
+    return min(runs, key=lambda clusters: normalized_cut(graph, clusters, n_clusters))
+
+
+def _seed_centers(rows: Tensor, n_clusters: int, n_runs: int, generator: torch.Generator) -> Tensor:
+    """Seeds ``(s, c, r)`` by k-means++ of all runs at once."""
+    seeds = [rows[torch.randint(len(rows), (n_runs,), generator=generator)]]  # (s, r)
+    closest = torch.full((n_runs, len(rows)), torch.inf)  # (s, n)
+    while len(seeds) < n_clusters:
+        distances = (2.0 - 2.0 * (seeds[-1] @ rows.T)).clamp_(min=0.0)  # (s, n)
+        closest = torch.minimum(closest, distances)
+        cumulative = closest.double().cumsum(1)  # (s, n)
+        draws = torch.rand(n_runs, 1, generator=generator, dtype=torch.float64)  # (s, 1)
+        drawn = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)  # (s, 1)
+        seeds.append(rows[drawn[:, 0].clamp_(max=len(rows) - 1)])
+    return torch.stack(seeds, dim=1)
+
+
+def _assign(rows: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest center of each image in each run, and its cosine: ``(s, n)`` each."""
+    n_runs, n_clusters, _ = centers.shape
+    flat = centers.reshape(n_runs * n_clusters, -1)  # (s * c, r)
+    found = [
+        (block @ flat.T).view(len(block), n_runs, n_clusters).max(dim=2)
+        for block in rows.split(max(1, _BLOCK_ENTRIES // len(flat)))
+    ]
+    clusters = torch.cat([each.indices for each in found])  # (n, s)
+    cosines = torch.cat([each.values for each in found])  # (n, s)
+    return clusters.T.contiguous(), cosines.T.contiguous()
+
+
+def _update(rows: Tensor, centers: Tensor, clusters: Tensor, cosines: Tensor) -> Tensor:
+    """Directions ``(s, c, r)`` of the sums of the clusters; an empty one takes a far image."""
+    n_runs, n_clusters, _ = centers.shape
+    clusters = clusters.clone()
+    offsets = torch.arange(n_runs)[:, None] * n_clusters  # (s, 1)
+    counts = torch.bincount((clusters + offsets).ravel(), minlength=n_runs * n_clusters)
+    for run, cluster in (counts.view(n_runs, n_clusters) == 0).nonzero().tolist():
+        far = int(cosines[run].argmin())
+        clusters[run, far], cosines[run, far] = cluster, 1.0
+    flat = (clusters + offsets).ravel().numpy()  # (s * n,)
+    columns = np.tile(np.arange(len(rows)), n_runs)
+    ones = np.ones(len(flat), dtype=np.float32)
+    member = sp.csr_array((ones, (flat, columns)), shape=(n_runs * n_clusters, len(rows)))
+    sums = torch.from_numpy(member @ rows.numpy()).view_as(centers)  # (s, c, r)
+    is_defined = sums.square().sum(2, keepdim=True) > 0
+    return torch.where(is_defined, normalize(sums, dim=2), centers)

@@ -1,0 +1,78 @@
+"""Spaces that a recipe looks at features in: of unit length, partly whitened, of unit length."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unic.neighbors.metric import check_features, to_euclidean
+
+N_DIRECTIONS = 256
+_MIN_SHARE = (
+    1e-6  # of the first eigenvalue: what lies below is rounding, which whitening would blow up
+)
+
+
+class Directions(NamedTuple):
+    """Mean and principal directions of features of unit length, the first the most spread."""
+
+    mean: NDArray[np.float32]  # (d,)
+    vectors: NDArray[np.float32]  # (d, r)
+    variances: NDArray[np.float32]  # (r,)
+
+    def transform(self, features: NDArray[np.float32], *, whitening: float) -> NDArray[np.float32]:
+        """Coordinates in the principal directions, partly whitened, of unit length.
+
+        ``z = norm(D^(-w) V^T (norm(x) - mean))`` with variances ``D``: ``w = 0`` leaves their
+        spread as it is, ``w = 1/2`` makes it equal. Between the two, directions of small spread,
+        in which classes often differ, count for more without noise counting for all.
+
+        Args:
+            features: Shape ``(n, d)``, float32, finite.
+            whitening: The exponent ``w``, in ``[0, 0.5]``.
+
+        Returns:
+            Shape ``(n, r)``, float32, rows of unit length.
+
+        Raises:
+            ValueError: If features are not a finite float32 matrix of these dims, or one has no
+                direction left (it lies at the mean).
+        """
+        check_features(features)
+        if features.shape[1] != len(self.mean):
+            raise ValueError(f"features must have {len(self.mean)} dims, got {features.shape[1]}")
+        centered = to_euclidean(features, "cosine") - self.mean  # (n, d)
+        scales = self.variances ** np.float32(-whitening)  # (r,)
+        coordinates = (centered @ self.vectors) * scales  # (n, r)
+        lengths = np.linalg.norm(coordinates, axis=1, keepdims=True)  # (n, 1)
+        return coordinates / np.maximum(lengths, np.finfo(np.float32).tiny)
+
+
+def find_directions(features: NDArray[np.float32], n_directions: int = N_DIRECTIONS) -> Directions:
+    """Find the principal directions of features, which are scaled to unit length first.
+
+    Args:
+        features: Shape ``(n, d)``, float32, finite, not all of one direction.
+        n_directions: At most so many; fewer where features span fewer.
+
+    Raises:
+        ValueError: If features are not a finite float32 matrix, or all of one direction.
+    """
+    normalized = to_euclidean(check_features(features), "cosine")  # (n, d)
+    mean = normalized.mean(axis=0, dtype=np.float64).astype(np.float32)  # (d,)
+    centered = normalized - mean  # (n, d)
+    covariance = (centered.T @ centered).astype(np.float64) / len(centered)  # (d, d)
+    variances, vectors = np.linalg.eigh(covariance)  # ascending
+    n_kept = int((variances > _MIN_SHARE * variances[-1]).sum()) if variances[-1] > 0 else 0
+    n_kept = min(n_kept, n_directions, len(features) - 1)
+    if variances[-1] < np.finfo(np.float32).eps ** 2 or n_kept < 1:
+        raise ValueError("features must differ in direction, got all of one")
+    best = slice(-1, -1 - n_kept, -1)
+    vectors = vectors[:, best] * _signs(vectors[:, best])
+    return Directions(mean, vectors.astype(np.float32), variances[best].astype(np.float32))
+
+
+def _signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Signs by which the largest entry of each column is positive, whatever the solver gave."""
+    largest = np.abs(vectors).argmax(axis=0)
+    return np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
