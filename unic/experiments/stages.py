@@ -29,6 +29,17 @@ NETWORK = ("backbone.name", "backbone.options")
 POOL = ("negatives.pool", "negatives.labeled_share", "negatives.exclude_known_same_label")
 KMEANS = ("kmeans.n_restarts", "n_clusters", "seeds")
 PRETRAININGS = {"neighbors": "pretrain", "simgcd": "pretrain_simgcd"}  # method to its stage
+METHODS = {  # method of an experiment to the module of the package whose `cluster` it is
+    "consensus": "recipe/clustering.py",
+    "icon": "baselines/icon.py",
+    "scan": "baselines/scan.py",
+    "spectral": "baselines/spectral.py",
+    "spherical_kmeans": "baselines/spherical_kmeans.py",
+    "temi": "baselines/temi.py",
+    "turtle": "baselines/turtle.py",
+    "umap_ward": "baselines/umap_ward.py",
+    "ward": "baselines/ward.py",
+}
 STAGES = {
     "index_images": Stage((*DATA, "n_clusters", "neighbors.far_rank")),
     "decode_images": Stage((*DATA, "data.decoded")),
@@ -61,6 +72,7 @@ STAGES = {
     "cluster_pixels": Stage(KMEANS, ("extract_pixels",)),
     "cluster_features": Stage(KMEANS, ("extract_features",)),
     "cluster_finetuned": Stage(KMEANS, ("predict",)),
+    "cluster_by": Stage(("n_clusters", "seeds"), ("mine_neighbors", "split_labels")),
     "predict_simgcd": Stage((), ("extract_features",)),
     "cluster_semi_supervised": Stage(KMEANS, ("extract_features", "split_labels")),
 }
@@ -280,9 +292,14 @@ def all_predictions(settings: Settings) -> list[Artifact]:
     if settings["gcd"] is not None:
         baselines["cluster_semi_supervised"] = "semi_supervised_kmeans_features"
     own = predictions(settings)
-    return own + [
-        Artifact(stage, f"baselines/{method}.parquet") for stage, method in baselines.items()
-    ]
+    found = list(baselines.items())
+    found += [("cluster_by", method) for method in settings["methods"]]
+    return own + [Artifact(stage, f"baselines/{method}.parquet") for stage, method in found]
+
+
+def method_times(settings: Settings) -> list[Artifact]:
+    """What the methods of an experiment took."""
+    return [Artifact("cluster_by", f"baselines/{method}.csv") for method in settings["methods"]]
 
 
 def experiments_of_table(table: Mapping[str, Any]) -> list[str]:
@@ -298,6 +315,11 @@ def image_source(settings: Settings) -> Settings:
     """Where images are, and how they are prepared for the backbone."""
     view = _some(settings["data"], "image_size", "crop_pct", "mean", "std")
     return _some(settings["data"], "name", "root") | {"view": view}
+
+
+def method_module(settings: Settings, method: str) -> str:  # noqa: ARG001 - of all experiments
+    """The module whose ``cluster`` is a method, by its dotted name."""
+    return "unic." + METHODS[method].removesuffix(".py").replace("/", ".")
 
 
 def network(settings: Settings) -> str:

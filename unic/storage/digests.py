@@ -11,8 +11,8 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 
 
-def code_digest(script: str | Path) -> str:
-    """Digest of a script and of every package module that it imports, directly or not.
+def code_digest(*scripts: str | Path) -> str:
+    """Digest of scripts and of every package module that they import, directly or not.
 
     Only file contents count, so a touched file or a fresh checkout keeps the digest, and an
     edited module changes it for just those stages that import the module. Data files of the
@@ -20,12 +20,13 @@ def code_digest(script: str | Path) -> str:
     Nor are the ``__init__`` files of packages, which hold a docstring, and a version, alone.
 
     Args:
-        script: A Python file.
+        scripts: Python files.
 
     Returns:
         16 hexadecimal digits.
     """
-    contents = [hashlib.sha256(path.read_bytes()).digest() for path in _closure(Path(script))]
+    paths = set().union(*(_closure(Path(script)) for script in scripts))
+    contents = [hashlib.sha256(path.read_bytes()).digest() for path in paths]
     return hashlib.sha256(b"".join(sorted(contents))).hexdigest()[:16]
 
 

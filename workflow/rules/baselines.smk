@@ -76,3 +76,32 @@ rule predict_simgcd:
         "Predicting the clusters of {wildcards.experiment} by SimGCD's classifier"
     script:
         "../scripts/baselines/predict_simgcd.py"
+
+
+rule cluster_by:
+    input:
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+        neighbors=artifact("mine_neighbors", "neighbors.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        predictions="results/{experiment}/baselines/{method}.parquet",
+        times="results/{experiment}/baselines/{method}.csv",
+    log:
+        "logs/{experiment}/baselines/{method}.log",
+    benchmark:
+        "logs/{experiment}/baselines/{method}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    resources:
+        gpu=decide(stages.gpus),
+        device=value("machine.device"),
+    params:
+        module=decide(stages.method_module, "method"),
+        seeds=value("seeds"),
+        n_clusters=value("n_clusters"),
+        code=method_digest("baselines/cluster_by.py"),
+    message:
+        "Clustering the features of {wildcards.experiment} by {wildcards.method}"
+    script:
+        "../scripts/baselines/cluster_by.py"

@@ -11,6 +11,7 @@ from unic.experiments.keys import setting
 from unic.experiments.settings import resolve_experiments
 from unic.storage.digests import bundled_digest, code_digest, file_digest
 
+PACKAGE = Path(workflow.basedir, "unic")
 SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
 SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
 
@@ -26,6 +27,7 @@ wildcard_constraints:
     shard="[0-9]+",
     n_shards="[0-9]+",
     source="features|pixels|finetuned",
+    method="|".join(stages.METHODS),
     table="[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
@@ -138,3 +140,12 @@ def metrics_of_table(wildcards):
 def script_digest(script):
     """Digest of a script and all package code it imports: the stage reruns when it changes."""
     return code_digest(SCRIPTS / script)
+
+
+def method_digest(script):
+    """Digest of a script, of the method's module, and of all package code that they import."""
+
+    def resolve(wildcards):
+        return code_digest(SCRIPTS / script, PACKAGE / stages.METHODS[wildcards.method])
+
+    return resolve
