@@ -13,6 +13,7 @@ configfile: "config/experiments/ablations.yaml"
 configfile: "config/experiments/backbones.yaml"
 configfile: "config/experiments/photos.yaml"
 configfile: "config/tables.yaml"
+configfile: "config/comparisons.yaml"
 
 
 include: "workflow/rules/common.smk"

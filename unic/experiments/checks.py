@@ -63,6 +63,25 @@ def check_tables(tables: Mapping[str, Any], experiments: Mapping[str, Any]) -> N
             )
 
 
+def check_comparisons(
+    comparisons: Mapping[str, Any], tables: Mapping[str, Any], experiments: Mapping[str, Any]
+) -> None:
+    """Refuse comparisons of experiments that there are not, or with the name of a table.
+
+    Raises:
+        ValueError: Names the comparison.
+    """
+    for name, comparison in comparisons.items():
+        if name in tables:
+            raise ValueError(f"config: comparisons.{name} must not have the name of a table")
+        for heading, experiment in comparison["experiments"].items():
+            if experiment not in experiments:
+                raise ValueError(
+                    f"config: comparisons.{name}.experiments.{heading}: "
+                    + unknown("experiment", experiment, experiments)
+                )
+
+
 def check_together(where: str, settings: Settings) -> None:
     """Refuse what no single key's range can say.
 

@@ -29,6 +29,15 @@ METHOD_NAMES = {
     "semi_supervised_kmeans_features": "semi-supervised k-means",
     "semi_supervised_kmeans_features_normalized": "semi-supervised k-means, unit length",
     "simgcd": "SimGCD",
+    "consensus": "UNIC, recipe without settings",
+    "icon": "I-Con",
+    "scan": "SCAN",
+    "spectral": "spectral clustering",
+    "spherical_kmeans": "spherical k-means",
+    "temi": "TEMI",
+    "turtle": "TURTLE",
+    "umap_ward": "UMAP and Ward",
+    "ward": "Ward",
 }
 METRIC_NAMES = {
     "acc": "ACC",

@@ -19,6 +19,7 @@ try:
     EXPERIMENTS = resolve_experiments(config, yaml.safe_load(SCHEMA.read_text()))
 except ValueError as error:
     raise WorkflowError(str(error)) from None
+COMPARED = "|".join(config.get("comparisons", {})) or "-"
 
 
 wildcard_constraints:
@@ -28,7 +29,8 @@ wildcard_constraints:
     n_shards="[0-9]+",
     source="features|pixels|finetuned",
     method="|".join(stages.METHODS),
-    table="[A-Za-z0-9][A-Za-z0-9_-]*",
+    table=rf"(?!(?:{COMPARED})\.)[A-Za-z0-9][A-Za-z0-9_-]*",
+    comparison=COMPARED,
 
 
 def settings_of(wildcards):
@@ -124,6 +126,32 @@ def table(wildcards):
         known = ", ".join(tables) or "none"
         raise WorkflowError(f"unknown table {wildcards.table}, known are {known}")
     return tables[wildcards.table]
+
+
+def comparison(wildcards):
+    """A comparison of methods, as the configuration has it."""
+    return config["comparisons"][wildcards.comparison]
+
+
+def experiments_of_comparison(wildcards):
+    """The experiments that a comparison takes scores from, each once."""
+    return list(dict.fromkeys(comparison(wildcards)["experiments"].values()))
+
+
+def metrics_of_comparison(wildcards):
+    """The metrics of the experiments of a comparison."""
+    experiments = experiments_of_comparison(wildcards)
+    return expand("results/{experiment}/metrics.json", experiment=experiments)
+
+
+def times_of_comparison(wildcards):
+    """What the methods took on the experiments of a comparison: a list of files for each."""
+    return {
+        f"times_{name}": stages.place(
+            stages.method_times(EXPERIMENTS[name]), EXPERIMENTS, name
+        )
+        for name in experiments_of_comparison(wildcards)
+    }
 
 
 def experiments_of_table(wildcards):

@@ -50,3 +50,26 @@ rule collect_table:
         "Collecting {wildcards.table} of the paper"
     script:
         "../scripts/report/collect_table.py"
+
+
+rule compare_methods:
+    input:
+        unpack(times_of_comparison),
+        metrics=metrics_of_comparison,
+    output:
+        markdown="results/tables/{comparison}.md",
+        csv="results/tables/{comparison}.csv",
+    log:
+        "logs/tables/{comparison}.log",
+    benchmark:
+        "logs/tables/{comparison}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        comparison=comparison,
+        experiments=experiments_of_comparison,
+        code=script_digest("report/compare_methods.py"),
+    message:
+        "Comparing the methods of {wildcards.comparison}"
+    script:
+        "../scripts/report/compare_methods.py"

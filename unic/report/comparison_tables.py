@@ -1,0 +1,116 @@
+"""Methods beside each other on several data sets: scores, their means, and what they cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from unic.evaluation.formatting import MISSING, format_spread
+from unic.report.figures import METHOD_NAMES
+
+SPLITS = ("unlabeled", "test", "train")  # the protocol's first
+
+
+class Comparison(NamedTuple):
+    """What is compared."""
+
+    title: str
+    experiments: Mapping[str, str]  # heading to experiment
+    methods: Sequence[str]
+    score: str = "acc"
+    note: str = ""
+
+
+def read_times(files: Mapping[str, Sequence[str | Path]]) -> pd.DataFrame:
+    """Read what methods took.
+
+    Args:
+        files: Experiment to the files of its methods.
+
+    Returns:
+        Columns ``experiment``, ``method``, ``seed`` and ``processor_s``.
+    """
+    tables = [
+        pd.read_csv(path).assign(experiment=name) for name, paths in files.items() for path in paths
+    ]
+    empty = pd.DataFrame(columns=["experiment", "method", "seed", "processor_s"])
+    return pd.concat(tables, ignore_index=True) if tables else empty
+
+
+def collect_scores(
+    comparison: Comparison, metrics: Mapping[str, Mapping[str, Any]], times: pd.DataFrame
+) -> pd.DataFrame:
+    """Collect the score of every method on every data set.
+
+    The split is the protocol's: unlabeled training images for GCD, else the test images where
+    there are some.
+
+    Args:
+        comparison: What to compare.
+        metrics: Experiment to its ``metrics.json``.
+        times: Columns ``experiment``, ``method``, ``seed`` and ``processor_s``, of the methods
+            whose time is known.
+
+    Returns:
+        Method by method and heading by heading: ``method``, ``data``, ``mean`` and ``std`` of the
+        score in percent, ``n_seeds``, and ``processor_s``, the mean of a seed; NaN where there is
+        none.
+
+    Raises:
+        ValueError: If no experiment has a method.
+    """
+    records = []
+    for method in comparison.methods:
+        for heading, experiment in comparison.experiments.items():
+            splits = metrics[experiment]["methods"].get(method)
+            if splits is None:
+                continue
+            found = splits[next(name for name in SPLITS if name in splits)][comparison.score]
+            took = times[(times["experiment"] == experiment) & (times["method"] == method)]
+            records.append(
+                {
+                    "method": method,
+                    "data": heading,
+                    "mean": 100 * found["mean"],
+                    "std": 100 * found["std"],
+                    "n_seeds": len(found["values"]),
+                    "processor_s": took["processor_s"].mean(),
+                }
+            )
+        if not records or records[-1]["method"] != method:
+            raise ValueError(
+                f"{comparison.title}: an experiment must have method {method}, none of "
+                f"{', '.join(comparison.experiments.values())} has"
+            )
+    return pd.DataFrame(records)
+
+
+def format_comparison(comparison: Comparison, scores: pd.DataFrame) -> str:
+    """The comparison in Markdown: data sets, their mean, and mean processor seconds a seed.
+
+    A method has a mean where it has a score on every data set.
+    """
+    headings = list(comparison.experiments)
+    columns = [*headings, "mean", "processor s a seed"]
+    lines = [f"# {comparison.title}", "", f"| | {' | '.join(columns)} |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for method in comparison.methods:
+        rows = scores[scores["method"] == method].set_index("data")
+        cells = [_format_cell(rows, heading) for heading in headings]
+        is_whole = set(headings) <= set(rows.index)
+        cells.append(f"{rows['mean'].mean():.2f}" if is_whole else MISSING)
+        known = rows["processor_s"].dropna()
+        cells.append(f"{known.mean():.1f}" if len(known) else MISSING)
+        lines.append(f"| {METHOD_NAMES.get(method, method)} | {' | '.join(cells)} |")
+    seeds = " or ".join(map(str, sorted(set(scores["n_seeds"]))))
+    about = f"{comparison.score.upper()} in percent; mean ± standard deviation over {seeds} seeds."
+    lines += ["", about, *(["", comparison.note] if comparison.note else []), ""]
+    return "\n".join(lines)
+
+
+def _format_cell(rows: pd.DataFrame, heading: str) -> str:
+    if heading not in rows.index:
+        return MISSING
+    row = rows.loc[heading]
+    return format_spread(row["mean"], row["std"], n_seeds=int(row["n_seeds"]))
