@@ -1,6 +1,8 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.experiments.configurations import (
     SCHEMA,
@@ -89,7 +91,7 @@ def test_the_configuration_of_the_repository() -> None:
         ("finetuning.lambda_ent", 5, ["finetune"]),
         ("kmeans.n_restarts", 3, CLUSTERINGS),
         ("kmeans.pixels", True, []),
-        ("seeds", [0, 1, 2, 3], CLUSTERINGS),
+        ("seeds", [0, 1, 2, 3], [*CLUSTERINGS, "cluster_by"]),
         ("backbone.options", {"img_size": 32}, ["extract_features", "extract_tokens"]),
         ("data.decoded", 256, ["decode_images"]),
         ("views.augmentation", "gcd", ["finetune", "extract_tokens", "extract_views"]),
@@ -291,6 +293,16 @@ def test_evaluation_reads_the_predictions_of_all_methods_that_are_run() -> None:
     assert methods(FROZEN, {"gcd": {"old_classes": [0]}}, FIRST) == [
         *("cluster_features", "predict_simgcd", "cluster_semi_supervised"),
     ]
+    assert methods(FROZEN, {"methods": ["ward", "scan"]})[1:] == ["cluster_by", "cluster_by"]
+
+
+def test_a_method_is_a_module_that_is_there() -> None:
+    schema = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+    known = yaml.safe_load(schema.read_text())["$defs"]["experiment"]["properties"]["methods"]
+    assert sorted(known["items"]["enum"]) == sorted(stages.METHODS)
+    for method, path in stages.METHODS.items():
+        assert (Path(stages.__file__).parents[1] / path).is_file()
+        assert stages.method_module({}, method) == f"unic.{path[:-3].replace('/', '.')}"
 
 
 def test_k_means_clusters_one_store_or_one_a_seed() -> None:

@@ -127,7 +127,7 @@ def told(functions: Any, settings: Settings, stage: str) -> tuple[set[str], set[
     for function in filter(callable, unpacked):
         for decide in decisions(function):
             source = SOURCES.get(stage, "features")
-            found |= artifacts(decide(Recorded(settings, read), source=source))
+            found |= artifacts(decide(Recorded(settings, read), source=source, method="ward"))
     return read, found
 
 
