@@ -1,0 +1,211 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.baselines.blobs import (
+    REFUSALS,
+    assert_finds_three_blobs,
+    assert_leaves_inputs_alone,
+    is_same_partition,
+    rank,
+    run,
+    three_blobs,
+    with_features,
+)
+from unic.baselines.methods import MethodInputs
+from unic.baselines.spectral import join_neighbors
+from unic.recipe.clustering import (
+    Consensus,
+    Quality,
+    Space,
+    _find_nearest,
+    _find_neighbors,
+    cluster,
+    judge_heads,
+    judge_partitions,
+    prefers_balance,
+)
+from unic.recipe.heads import Heads, measure_fit, start_heads
+from unic.recipe.silhouettes import centroid_silhouette
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Where tests run side by side, threads that wait for one another take most of the time."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(former)
+
+
+def unequal_blobs(*sizes: int) -> tuple[MethodInputs, dict[str, NDArray[np.int64]]]:
+    """Blobs of these many training images, and 20 new images of each."""
+    rng = np.random.default_rng(0)
+    truth = {
+        "train": rng.permutation(np.repeat(np.arange(len(sizes)), sizes)),
+        "test": rng.permutation(np.arange(20 * len(sizes)) % len(sizes)),
+    }
+    points = {
+        split: (
+            10.0 * np.eye(len(sizes), 12)[own] + rng.normal(scale=0.5, size=(len(own), 12))
+        ).astype(np.float32)
+        for split, own in truth.items()
+    }
+    return with_features(points["train"], points["test"]), truth
+
+
+def unit_points(n_images: int = 40, n_dims: int = 5) -> NDArray[np.float32]:
+    points = np.random.default_rng(0).normal(size=(n_images, n_dims))
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+
+
+def space_of(points: NDArray[np.float32]) -> Space:
+    neighbors = rank(points, 6)
+    graphs = dict.fromkeys(("white", "plain"), join_neighbors(neighbors))
+    half = points * np.float32([1, 1, 1, 2, 2])
+    half /= np.linalg.norm(half, axis=1, keepdims=True)
+    return Space({"white": points, "half": half, "plain": points}, graphs, neighbors[:, 1:])
+
+
+def consensus_of(silhouette: float, imbalance: float, agreement: float) -> Consensus:
+    heads = Heads(torch.zeros(1, 2, 3), torch.zeros(1, 2))
+    orders = np.zeros((1, 2), dtype=np.int64)
+    return Consensus(heads, orders, torch.zeros(4, 2), silhouette, imbalance, agreement)
+
+
+def test_costs_equal_what_is_written() -> None:
+    quality = Quality(np.array([0.5, 0.1, -0.3]), np.array([0.2, 0.0, 1.0]), np.array([0, 0.4, 2]))
+    expected = [-np.log(0.5) + 0.4, -np.log(0.1), -np.log(1e-6) + 2.0]
+    np.testing.assert_allclose(quality.cost(), expected, rtol=1e-12)
+    np.testing.assert_allclose(quality.balanced_cost(), [0.2, 0.4, 3.0], rtol=1e-12)
+
+
+def test_partitions_are_judged_by_the_heads_that_start_from_them() -> None:
+    space = space_of(unit_points())
+    partitions = np.random.default_rng(1).integers(3, size=(4, 40))
+    found = judge_partitions(space, partitions, 3)
+    for row, clusters in enumerate(partitions):
+        points = space.points["white"].astype(np.float64)
+        means = np.stack([points[clusters == c].mean(axis=0) for c in range(3)])
+        logits = 20.0 * points @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+        probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        pairs = [probs[i] @ probs[j] for i in range(40) for j in space.neighbors[i, :4]]
+        assert found.disagreement[row] == pytest.approx(-np.log(pairs).mean(), rel=1e-4)
+        mean = probs.mean(axis=0)
+        assert found.imbalance[row] == pytest.approx(
+            np.log(3) + (mean * np.log(mean)).sum(), abs=1e-5
+        )
+        assert found.silhouette[row] == centroid_silhouette(space.points["half"], clusters, 3)
+
+
+def test_heads_are_judged_by_their_most_probable_clusters() -> None:
+    space = space_of(unit_points())
+    partitions = np.random.default_rng(1).integers(3, size=(4, 40))
+    probs = start_heads(space.points["white"], partitions, 3).predict(space.points["white"])
+    found, fit = judge_heads(space, probs), measure_fit(probs, space.neighbors)
+    np.testing.assert_array_equal(found.disagreement, fit.disagreement)
+    np.testing.assert_array_equal(found.imbalance, fit.imbalance)
+    for head in range(4):
+        clusters = np.array([int(row.argmax()) for row in probs[:, head]])
+        assert found.silhouette[head] == centroid_silhouette(space.points["half"], clusters, 3)
+
+
+@pytest.mark.parametrize(
+    ("free", "balanced", "expected"),
+    [
+        ((0.5, 0.5, 0.0), (0.1, 0.0, 0.95), True),  # heads of equal sizes agree
+        ((0.5, 0.5, 1.0), (0.5, 0.0, 0.94), False),  # sizes are unequal
+        ((0.5, 0.1, 0.0), (0.48, 0.0, 0.0), True),  # nearly equal by themselves, as compact
+        ((0.5, 0.1, 0.0), (0.47, 0.0, 0.0), False),  # equal ones less compact
+        ((0.5, 0.11, 0.0), (0.5, 0.0, 0.0), False),
+        ((0.5, -0.01, 0.0), (0.6, 0.0, 0.0), True),
+    ],
+)
+def test_balance_is_preferred(
+    free: tuple[float, float, float], balanced: tuple[float, float, float], expected: bool
+) -> None:
+    assert prefers_balance(consensus_of(*free), consensus_of(*balanced)) is expected
+
+
+def test_neighbors_equal_those_of_a_full_sort() -> None:
+    points = unit_points()
+    np.testing.assert_array_equal(_find_neighbors(points), rank(points, 11)[:, 1:])
+    new = unit_points(60)[40:]
+    cosines = new.astype(np.float64) @ points.T.astype(np.float64)
+    np.testing.assert_array_equal(_find_nearest(new, points), np.argsort(-cosines)[:, :10])
+    assert _find_nearest(new, points[:3]).shape == (20, 3)
+
+
+# Laws
+
+
+def test_finds_three_blobs() -> None:
+    assert_finds_three_blobs(cluster)
+
+
+@pytest.mark.parametrize("sizes", [(300, 30, 10), (60, 60, 60)])
+def test_finds_blobs_of_any_sizes_and_where_new_images_lie(sizes: tuple[int, ...]) -> None:
+    inputs, truth = unequal_blobs(*sizes)
+    found = run(cluster, inputs)
+    together = np.concatenate([found[split][0] for split in ("train", "test")])
+    assert is_same_partition(together, np.concatenate([truth["train"], truth["test"]]))
+
+
+def test_finds_blobs_on_a_sample_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unic.recipe.clustering.MAX_SAMPLE", 100)
+    assert_finds_three_blobs(cluster)
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    inputs = with_features(3.0 + unit_points(60), unit_points(10))
+    first = run(cluster, inputs)
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    second = run(cluster, inputs)
+    for split in first:
+        for left, right in zip(first[split], second[split], strict=True):
+            assert left.tobytes() == right.tobytes()
+
+
+def test_leaves_its_inputs_alone() -> None:
+    assert_leaves_inputs_alone(cluster)
+
+
+def test_every_image_may_be_a_cluster_of_its_own() -> None:
+    inputs = with_features(unit_points(12), unit_points(12))
+    clusters, confidence = run(cluster, inputs, 12)["train"]
+    assert sorted(clusters.tolist()) == list(range(12))
+    assert np.isfinite(confidence).all()
+
+
+def test_constant_dims_and_a_zero_image_are_clustered_too() -> None:
+    inputs, truth = unequal_blobs(30, 30, 30)
+    train, test = (np.insert(inputs.features[s], 4, 0.0, axis=1) for s in ("train", "test"))
+    train[7] = 0.0
+    clusters, _ = run(cluster, with_features(train, test))["train"]
+    others = np.arange(90) != 7
+    assert is_same_partition(clusters[others], truth["train"][others])
+    assert clusters[7] in range(3)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
+def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(cluster, inputs, n_clusters)
+
+
+def test_refuses_images_of_one_direction() -> None:
+    same = np.ones((20, 4), dtype=np.float32)
+    inputs, _ = three_blobs()
+    flat = inputs._replace(
+        features={"train": same}, neighbors=inputs.neighbors[:20] % 20, known_labels=np.full(20, -1)
+    )
+    flat.neighbors[:, 0] = np.arange(20)
+    with pytest.raises(ValueError, match=r"must differ in direction, got all of one"):
+        run(cluster, flat)
