@@ -209,3 +209,21 @@ def test_refuses_images_of_one_direction() -> None:
     flat.neighbors[:, 0] = np.arange(20)
     with pytest.raises(ValueError, match=r"must differ in direction, got all of one"):
         run(cluster, flat)
+
+
+def test_two_images_are_enough() -> None:
+    features = {"train": np.eye(2, 4, dtype=np.float32)}
+    inputs = MethodInputs(features, np.array([[0, 1], [1, 0]]), np.full(2, -1))
+    found = cluster(inputs, n_clusters=2, generator=torch.Generator().manual_seed(0), device="cpu")
+    assert set(found["train"][0].tolist()) <= {0, 1}
+
+
+def test_known_labels_are_kept_and_name_their_clusters() -> None:
+    generator = np.random.default_rng(0)
+    truth = np.repeat(np.arange(3), 40)
+    points = 10 * np.eye(3, 12)[truth] + 0.5 * generator.normal(size=(120, 12))
+    known = np.where((truth < 2) & (np.arange(120) % 4 == 0), 1 - truth, -1)  # names exchanged
+    order = np.argsort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)
+    inputs = MethodInputs({"train": points.astype(np.float32)}, order[:, :6], known)
+    found = cluster(inputs, n_clusters=3, generator=torch.Generator().manual_seed(0), device="cpu")
+    assert found["train"][0].tolist() == np.array([1, 0, 2])[truth].tolist()

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from tests.baselines.blobs import is_same_partition
+from unic.baselines.spectral import join_neighbors
 from unic.recipe.graphs import count_connections, merge_clusters, normalized_cut
 
 
@@ -202,3 +203,10 @@ def test_refuses_clusters_out_of_range(measure: Callable[..., object]) -> None:
 def test_refuses_clusters_of_other_images() -> None:
     with pytest.raises(ValueError, match=r"dimension mismatch|mismatch"):
         merge_clusters(sp.csr_array(random_graph()), random_clusters(5)[:-1], 4)
+
+
+def test_empty_parts_are_not_merged() -> None:
+    pairs = np.array([[0, 1], [1, 0], [2, 3], [3, 2], [4, 5], [5, 4]])
+    graph = join_neighbors(pairs)
+    found = merge_clusters(graph, np.array([0, 0, 1, 1, 3, 3]), 3)
+    assert found.tolist() == [0, 0, 1, 1, 2, 2]

@@ -1,10 +1,11 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from tests.baselines.blobs import is_same_partition, rank
@@ -26,6 +27,10 @@ FEW = Counts(kmeans=2, merged=2, mixtures=2)
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def unlabeled(points: Sized) -> Tensor:
+    return torch.full((len(points),), -1)
 
 
 def unit_points(n_images: int = 120, n_dims: int = 5) -> NDArray[np.float32]:
@@ -93,7 +98,11 @@ def reference_mixture(
 def test_kmeans_equals_plain_loops(n_clusters: int) -> None:
     points = unit_points()
     found = spherical_kmeans(points, n_clusters=n_clusters, n_runs=4, generator=seeded())
-    seeds = _seed_centers(torch.from_numpy(points), n_clusters, 4, seeded()).double().numpy()
+    seeds = (
+        _seed_centers(torch.from_numpy(points), unlabeled(points), n_clusters, 4, seeded())
+        .double()
+        .numpy()
+    )
     assert found.shape == (4, 120)
     assert found.dtype == np.int64
     for run, centers in zip(found, seeds, strict=True):
@@ -104,8 +113,8 @@ def test_kmeans_equals_plain_loops(n_clusters: int) -> None:
 @pytest.mark.parametrize("n_iter", [1, 3])
 def test_mixture_equals_plain_loops(n_iter: int) -> None:
     points = unit_points()
-    start = spherical_kmeans(points, n_clusters=3, n_runs=1, generator=seeded())[0]
-    found = tied_mixture(points, n_clusters=3, generator=seeded(), n_iter=n_iter)
+    start = spherical_kmeans(points, n_clusters=3, n_runs=1, generator=seeded(1))[0]
+    found = tied_mixture(points, n_clusters=3, generator=seeded(1), n_iter=n_iter)
     expected = reference_mixture(points.astype(np.float64), start, 3, n_iter)
     assert found.dtype == np.int64
     assert not is_same_partition(expected, start)
@@ -114,7 +123,7 @@ def test_mixture_equals_plain_loops(n_iter: int) -> None:
 
 def test_assignment_equals_plain_loops() -> None:
     points, centers = torch.from_numpy(unit_points()), torch.from_numpy(unit_points(12))
-    clusters, cosines = _assign(points, centers.view(3, 4, 5))
+    clusters, cosines = _assign(points, unlabeled(points), centers.view(3, 4, 5))
     for run, image in np.ndindex(3, 120):
         own = [float(points[image].double() @ c.double()) for c in centers.view(3, 4, 5)[run]]
         assert clusters[run, image] == np.argmax(own)
@@ -124,7 +133,7 @@ def test_assignment_equals_plain_loops() -> None:
 def test_seeds_are_drawn_by_their_squared_distance() -> None:
     angles = np.array([0.0, 1.0, 2.5])
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    seeds = _seed_centers(torch.from_numpy(points), 2, 30_000, seeded()).numpy()
+    seeds = _seed_centers(torch.from_numpy(points), unlabeled(points), 2, 30_000, seeded()).numpy()
     drawn = (seeds[:, :, None] == points).all(axis=3).argmax(axis=2)  # (s, 2)
     squared = np.square(points[:, None] - points).sum(axis=2)
     for first in range(3):
@@ -165,6 +174,7 @@ def find(points: NDArray[np.float32], n_clusters: int, seed: int = 0) -> NDArray
         {"white": graph, "plain": graph},
         n_clusters=n_clusters,
         counts=FEW,
+        known_labels=np.full(len(points), -1),
         generator=seeded(seed),
     )
 
@@ -229,7 +239,7 @@ def test_a_constant_dim_of_zeros_changes_no_kmeans() -> None:
 
 def test_iterations_raise_the_objective_over_that_of_the_seeds() -> None:
     points = torch.from_numpy(unit_points(400))
-    seeds = _seed_centers(points, 8, 5, seeded())
+    seeds = _seed_centers(points, unlabeled(points), 8, 5, seeded())
     found = spherical_kmeans(points.numpy(), n_clusters=8, n_runs=5, generator=seeded())
     for run, centers in zip(found, seeds, strict=True):
         sums = np.stack([points.numpy()[run == c].sum(axis=0) for c in range(8)])
@@ -246,9 +256,9 @@ def test_only_the_first_64_columns_make_a_mixture() -> None:
 
 def test_seeds_are_points_and_differ_while_there_are_such() -> None:
     points = torch.eye(4).repeat(5, 1)
-    seeds = _seed_centers(points, 4, 20, seeded())
+    seeds = _seed_centers(points, unlabeled(points), 4, 20, seeded())
     assert seeds.sum(1).equal(torch.ones(20, 4))
-    assert _seed_centers(points, 7, 2, seeded()).shape == (2, 7, 4)
+    assert _seed_centers(points, unlabeled(points), 7, 2, seeded()).shape == (2, 7, 4)
 
 
 def test_two_empty_clusters_take_two_points() -> None:
@@ -269,12 +279,41 @@ def test_more_clusters_have_fewer_starts() -> None:
 # Refusals
 
 
-def test_refuses_points_without_an_image() -> None:
-    with pytest.raises(RuntimeError, match=r"random_ expects 'from' to be less than 'to'"):
-        spherical_kmeans(unit_points()[:0], n_clusters=2, n_runs=1, generator=seeded())
-
-
 def test_refuses_spaces_without_a_plain_one() -> None:
     points = unit_points()
     with pytest.raises(KeyError, match="plain"):
-        find_partitions({"white": points}, {}, n_clusters=2, counts=FEW, generator=seeded())
+        find_partitions(
+            {"white": points},
+            {},
+            n_clusters=2,
+            counts=FEW,
+            known_labels=np.full(len(points), -1),
+            generator=seeded(),
+        )
+
+
+@pytest.mark.parametrize("n_places", [2, 3, 5])
+def test_a_mixture_of_copies_tells_their_places_apart(n_places: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    places = normalize(torch.randn(n_places, 16, generator=generator), dim=1).numpy()
+    truth = np.repeat(np.arange(n_places), 20)
+    found = tied_mixture(places[truth], n_clusters=n_places, generator=generator)
+    assert len(np.unique(found)) >= 2
+    for place in range(n_places):
+        assert len(np.unique(found[truth == place])) == 1
+
+
+def test_labeled_images_stay_in_the_cluster_of_their_label() -> None:
+    generator = np.random.default_rng(0)
+    points = generator.normal(size=(60, 5)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    known = np.where(np.arange(60) < 20, np.arange(60) % 2, -1)
+    runs = spherical_kmeans(
+        points,
+        n_clusters=4,
+        n_runs=6,
+        known_labels=known,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert (runs[:, :20] == known[:20]).all()
+    assert all(len(np.unique(run)) == 4 for run in runs)

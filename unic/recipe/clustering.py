@@ -19,6 +19,7 @@ from unic.recipe.heads import Heads, Training, measure_fit, start_heads, train_h
 from unic.recipe.partitions import choose_counts, find_partitions
 from unic.recipe.silhouettes import centroid_silhouette
 from unic.recipe.spaces import find_directions
+from unic.storage.known_labels import check_known_labels
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,11 @@ def cluster(
     consensuses the balanced one is taken unless classes seem unequal (:func:`prefers_balance`).
 
     New images are given half by their own features, half by their 10 nearest training images.
-    Known labels are not used.
+    Where labels are known (GCD), labeled images keep their cluster in all partitions, and the
+    cross-entropy of their labels is added to the loss; they are given their label at the end.
 
     Args:
-        inputs: Features of all splits.
+        inputs: Features of all splits, known labels.
         n_clusters: K.
         generator: Source of all random numbers.
         device: Not used: all is done on the CPU.
@@ -100,9 +102,11 @@ def cluster(
 
     Raises:
         ValueError: If the inputs do not fit together, see
-            :func:`unic.baselines.checks.check_inputs`.
+            :func:`unic.baselines.checks.check_inputs`, or a known label is not below K.
     """
     train = check_inputs(inputs, n_clusters)
+    known = inputs.known_labels  # (n,)
+    check_known_labels(known, len(train), n_clusters=n_clusters)
     directions = find_directions(train)
     white = {
         split: directions.transform(features, whitening=WHITENING["white"])
@@ -123,6 +127,7 @@ def cluster(
         space.graphs,
         n_clusters=n_clusters,
         counts=choose_counts(n_clusters),
+        known_labels=known[rows],
         generator=generator,
     )
     quality = judge_partitions(space, partitions, n_clusters)
@@ -131,7 +136,9 @@ def cluster(
         chosen = partitions[np.argsort(cost, kind="stable")[:N_HEADS]]
         heads = start_heads(space.points["white"], chosen, n_clusters)
         consensuses.append(
-            _train(heads, chosen, white["train"], neighbors, space, rows, is_balanced, generator)
+            _train(
+                heads, chosen, white["train"], neighbors, known, space, rows, is_balanced, generator
+            )
         )
     free, balanced = consensuses
     best = balanced if prefers_balance(free, balanced) else free
@@ -150,6 +157,8 @@ def cluster(
         probs = average(best.heads.predict(own), best.orders)  # (n, c)
         confidence, clusters = smooth(probs, best.probs, near).max(dim=1)
         found[split] = clusters.numpy(), confidence.clamp(0.0, 1.0).numpy()
+    clusters_of_train, confidence_of_train = found["train"]
+    found["train"] = np.where(known >= 0, known, clusters_of_train), confidence_of_train
     return found
 
 
@@ -203,6 +212,7 @@ def _train(
     partitions: NDArray[np.int64],
     points: NDArray[np.float32],
     neighbors: NDArray[np.int64],
+    known_labels: NDArray[np.int64],
     space: Space,
     rows: NDArray[np.int64],
     is_balanced: bool,
@@ -218,7 +228,7 @@ def _train(
         points,
         neighbors,
         priors=priors,
-        known_labels=np.full(len(points), -1, dtype=np.int64),
+        known_labels=known_labels,
         settings=Training(),
         generator=generator,
     )
@@ -253,7 +263,7 @@ def _connect(points: Mapping[str, NDArray[np.float32]], white: NDArray[np.int64]
 
 def _find_neighbors(points: NDArray[np.float32]) -> NDArray[np.int64]:
     """The 10 nearest of each point, without itself: ``(n, k)``."""
-    n_neighbors = min(N_NEIGHBORS + 1, len(points) - 1)
+    n_neighbors = min(N_NEIGHBORS + 1, len(points))
     return mine_neighbors(points, n_neighbors=n_neighbors, far_rank=None).indices[:, 1:]
 
 

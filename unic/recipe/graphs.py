@@ -52,13 +52,14 @@ def merge_clusters(
 
     Args:
         graph: Symmetric, shape ``(n, n)``.
-        clusters: Shape ``(n,)``, from 0.
-        n_clusters: How many are left at the end.
+        clusters: Shape ``(n,)``, from 0; an empty one does not count.
+        n_clusters: How many are left at the end, fewer where fewer were used.
 
     Returns:
         Shape ``(n,)``, in ``[0, n_clusters)``.
     """
-    n_parts = int(clusters.max()) + 1
+    used, clusters = np.unique(clusters, return_inverse=True)
+    n_parts = len(used)
     between = count_connections(graph, clusters, n_parts)  # (p, p)
     volumes = between.sum(axis=1)  # (p,)
     np.fill_diagonal(between, 0.0)

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize, one_hot
 from unic.baselines.spectral import embed
 from unic.baselines.ward import merge
 from unic.recipe.graphs import merge_clusters, normalized_cut
+from unic.storage.known_labels import UNKNOWN
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +45,14 @@ def find_partitions(
     *,
     n_clusters: int,
     counts: Counts,
+    known_labels: NDArray[np.int64],
     generator: torch.Generator,
 ) -> NDArray[np.int64]:
     """Cluster the same images in many ways, of which some should be good.
 
     Spherical k-means in all spaces; k-means of 2 K clusters that are merged by the graph; Ward;
-    the spectrum of both graphs; tied Gaussian mixtures.
+    the spectrum of both graphs; tied Gaussian mixtures. Where labels are known: semi-supervised
+    k-means alone, since the others cannot keep images in the cluster of their label.
 
     Args:
         spaces: ``white``, ``half`` and ``plain``: coordinates ``(n, r)`` of unit length, by how
@@ -57,15 +60,24 @@ def find_partitions(
         graphs: ``white`` and ``plain``: who is whose neighbor in these spaces.
         n_clusters: K, at least 2.
         counts: How many of each kind.
+        known_labels: Shape ``(n,)``, -1 = unknown.
         generator: Source of all random numbers.
 
     Returns:
         Shape ``(s, n)``, in ``[0, K)``.
     """
     found = [
-        spherical_kmeans(points, n_clusters=n_clusters, n_runs=counts.kmeans, generator=generator)
+        spherical_kmeans(
+            points,
+            n_clusters=n_clusters,
+            n_runs=counts.kmeans,
+            known_labels=known_labels,
+            generator=generator,
+        )
         for points in spaces.values()
     ]
+    if (known_labels >= 0).any():
+        return np.concatenate(found)
     n_parts = min(2 * n_clusters, len(spaces["plain"]))
     for name, graph in graphs.items():
         points = spaces[name]
@@ -89,30 +101,36 @@ def spherical_kmeans(
     *,
     n_clusters: int,
     n_runs: int,
+    known_labels: NDArray[np.int64] | None = None,
     generator: torch.Generator,
 ) -> NDArray[np.int64]:
     """Run spherical k-means from several seedings at once, and keep every run.
 
     Each maximizes ``sum_i max_c <x_i, mu_c>`` over unit centers, from a seeding of k-means++. One
-    matrix product assigns the images of all runs.
+    matrix product assigns the images of all runs. Labeled images stay in the cluster of their
+    label, whose center starts at their mean (GCD; Vaze et al., 2022).
 
     Args:
         points: Shape ``(n, r)``, of unit length.
         n_clusters: K, at most ``n``.
         n_runs: How many.
+        known_labels: Shape ``(n,)``, below K, -1 = unknown; None where none is known.
         generator: Source of the seeds.
 
     Returns:
         Clusters ``(n_runs, n)``, int64.
     """
     rows = torch.from_numpy(points)  # (n, r)
-    centers = _seed_centers(rows, n_clusters, n_runs, generator)  # (s, c, r)
-    clusters, cosines = _assign(rows, centers)  # (s, n) each
+    known = torch.full((len(rows),), UNKNOWN)
+    if known_labels is not None:
+        known = torch.from_numpy(known_labels)  # (n,)
+    centers = _seed_centers(rows, known, n_clusters, n_runs, generator)  # (s, c, r)
+    clusters, cosines = _assign(rows, known, centers)  # (s, n) each
     running = torch.arange(n_runs)
     for _ in range(MAX_ITER):
         moved = _update(rows, centers[running], clusters[running], cosines[running])
         centers[running] = moved
-        new, cosines[running] = _assign(rows, moved)
+        new, cosines[running] = _assign(rows, known, moved)
         has_changed = (new != clusters[running]).sum(1) > _SETTLED_SHARE * len(rows)  # (s,)
         clusters[running] = new
         running = running[has_changed]
@@ -143,17 +161,19 @@ def tied_mixture(
     Returns:
         Shape ``(n,)``, int64.
     """
-    rows = torch.from_numpy(np.ascontiguousarray(points[:, :_N_DIRECTIONS]))  # (n, p)
-    start = normalize(rows, dim=1).numpy()
+    rows = torch.from_numpy(points[:, :_N_DIRECTIONS].astype(np.float64))  # (n, p)
+    start = normalize(rows, dim=1).float().numpy()
     clusters = spherical_kmeans(start, n_clusters=n_clusters, n_runs=1, generator=generator)[0]
-    shares = one_hot(torch.from_numpy(clusters), n_clusters).float()  # (n, c)
+    shares = one_hot(torch.from_numpy(clusters), n_clusters).double()  # (n, c)
     total = rows.T @ rows / len(rows)  # (p, p)
     for _ in range(n_iter):
         sizes = shares.sum(0) + 1e-6  # (c,)
         means = (shares.T @ rows) / sizes[:, None]  # (c, p)
         within = total - (means.T * sizes) @ means / len(rows)  # (p, p)
-        ridge = 1e-3 * within.diagonal().mean().clamp(min=1e-12)
-        factor = torch.linalg.cholesky(within + ridge * torch.eye(len(within)))  # (p, p)
+        # Where copies leave no spread within clusters, rounding must not be taken for one.
+        ridge = 1e-3 * within.diagonal().mean() + 1e-6 * total.diagonal().mean()
+        eye = torch.eye(len(within), dtype=within.dtype)
+        factor = torch.linalg.cholesky(within + ridge * eye)  # (p, p)
         white = torch.linalg.solve_triangular(factor, rows.T, upper=False).T  # (n, p)
         centers = torch.linalg.solve_triangular(factor, means.T, upper=False).T  # (c, p)
         offsets = (sizes / len(rows)).log() - 0.5 * centers.square().sum(1)  # (c,)
@@ -172,22 +192,37 @@ def _spectral(
     return min(runs, key=lambda clusters: normalized_cut(graph, clusters, n_clusters))
 
 
-def _seed_centers(rows: Tensor, n_clusters: int, n_runs: int, generator: torch.Generator) -> Tensor:
-    """Seeds ``(s, c, r)`` by k-means++ of all runs at once."""
-    seeds = [rows[torch.randint(len(rows), (n_runs,), generator=generator)]]  # (s, r)
-    closest = torch.full((n_runs, len(rows)), torch.inf)  # (s, n)
-    while len(seeds) < n_clusters:
-        distances = (2.0 - 2.0 * (seeds[-1] @ rows.T)).clamp_(min=0.0)  # (s, n)
-        closest = torch.minimum(closest, distances)
+def _seed_centers(
+    rows: Tensor, known: Tensor, n_clusters: int, n_runs: int, generator: torch.Generator
+) -> Tensor:
+    """Seeds ``(s, c, r)`` of all runs: means of labeled classes, the others by k-means++."""
+    is_labeled = known >= 0  # (n,)
+    counts = torch.bincount(known[is_labeled], minlength=n_clusters)  # (c,)
+    means = torch.zeros(n_clusters, rows.shape[1])  # (c, r)
+    means.index_add_(0, known[is_labeled], rows[is_labeled])
+    centers = normalize(means, dim=1).expand(n_runs, -1, -1).clone()  # (s, c, r)
+    closest = torch.full((n_runs, len(rows)), 2.0)  # (s, n), the same of all before the first
+    if counts.any():
+        closest -= 2.0 * (rows @ centers[0, counts > 0].T).amax(1)
+    closest = closest.clamp_(min=0.0) * ~is_labeled  # what is labeled stays in its cluster
+    has_center = bool(counts.any())
+    for cluster in (counts == 0).nonzero()[:, 0].tolist():
         cumulative = closest.double().cumsum(1)  # (s, n)
         draws = torch.rand(n_runs, 1, generator=generator, dtype=torch.float64)  # (s, 1)
         drawn = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)  # (s, 1)
-        seeds.append(rows[drawn[:, 0].clamp_(max=len(rows) - 1)])
-    return torch.stack(seeds, dim=1)
+        centers[:, cluster] = rows[drawn[:, 0].clamp_(max=len(rows) - 1)]
+        distances = (2.0 - 2.0 * (centers[:, cluster] @ rows.T)).clamp_(min=0.0)  # (s, n)
+        distances *= ~is_labeled
+        closest = torch.minimum(closest, distances) if has_center else distances
+        has_center = True
+    return centers
 
 
-def _assign(rows: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest center of each image in each run, and its cosine: ``(s, n)`` each."""
+def _assign(rows: Tensor, known: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Known label or nearest center of each image in each run, and its cosine: ``(s, n)`` each.
+
+    That of a labeled image is 2: no empty cluster may take it.
+    """
     n_runs, n_clusters, _ = centers.shape
     flat = centers.reshape(n_runs * n_clusters, -1)  # (s * c, r)
     found = [
@@ -196,7 +231,8 @@ def _assign(rows: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     ]
     clusters = torch.cat([each.indices for each in found])  # (n, s)
     cosines = torch.cat([each.values for each in found])  # (n, s)
-    return clusters.T.contiguous(), cosines.T.contiguous()
+    clusters = torch.where(known >= 0, known, clusters.T)  # (s, n)
+    return clusters, cosines.T.masked_fill(known >= 0, 2.0)
 
 
 def _update(rows: Tensor, centers: Tensor, clusters: Tensor, cosines: Tensor) -> Tensor:

@@ -32,11 +32,10 @@ class Directions(NamedTuple):
             whitening: The exponent ``w``, in ``[0, 0.5]``.
 
         Returns:
-            Shape ``(n, r)``, float32, rows of unit length.
+            Shape ``(n, r)``, float32, of unit length; zeros where an image lies at the mean.
 
         Raises:
-            ValueError: If features are not a finite float32 matrix of these dims, or one has no
-                direction left (it lies at the mean).
+            ValueError: If features are not a finite float32 matrix of these dims.
         """
         check_features(features)
         if features.shape[1] != len(self.mean):
