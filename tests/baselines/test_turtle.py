@@ -113,7 +113,8 @@ def test_several_spaces_find_the_blobs_together() -> None:
 # Laws
 
 
-def test_finds_three_blobs() -> None:
+def test_finds_three_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turtle, "N_STEPS", 500)
     assert_finds_three_blobs(cluster)
 
 

@@ -42,6 +42,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_the_examples_pass_the_tests_that_they_name(extended: Path) -> None:
     files = (
         *("tests/images/readers/test_layouts.py", "tests/images/test_checks.py"),
