@@ -16,7 +16,6 @@ CONDA_NAMES = {
     "faiss-gpu": "faiss-gpu-cu12",
 }
 UNTESTED = {  # modules without a test of their own
-    "baselines/methods",  # types, of which the tests of every method are
     "models/trunk_output",  # a tuple, of which tests of backbones, token layouts and sources are
 }
 ELSEWHERE = ("workflow", "docs", "slurm")  # folders of tests that are of no single module

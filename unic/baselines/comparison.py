@@ -1,7 +1,6 @@
-"""Methods beside UNIC: fitted on the training split, applied to every split, for every seed."""
+"""k-means as a baseline: fitted on the training split, applied to every split."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from unic.baselines.kmeans import assign_clusters, fit_kmeans
-from unic.baselines.methods import Found, MethodInputs
 from unic.neighbors.metric import to_euclidean
 from unic.storage.prediction_tables import tabulate
 
@@ -63,46 +61,6 @@ def kmeans_predictions(
                 found["train"] = kept, confidence
             tables.append(tabulate(name, seed, ids, found))
     return pd.concat(tables, ignore_index=True)
-
-
-def method_predictions(
-    cluster: Callable[..., Found],
-    inputs: MethodInputs,
-    ids: Mapping[str, Sequence[str]],
-    *,
-    method: str,
-    seeds: Sequence[int],
-    n_clusters: int,
-    device: torch.device,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cluster by a method for every seed, and measure the time that it takes.
-
-    Args:
-        cluster: Function of the method, see :mod:`unic.baselines.methods`.
-        inputs: What it may see.
-        ids: Image ids by split.
-        method: Its name.
-        seeds: One fit each.
-        n_clusters: K.
-        device: Where it computes.
-
-    Returns:
-        A table of predictions; and one of the columns ``method``, ``seed`` and ``processor_s``,
-        seconds of processor of all threads.
-    """
-    tables, times = [], []
-    for seed in seeds:
-        start = time.process_time()
-        found = cluster(
-            inputs,
-            n_clusters=n_clusters,
-            generator=torch.Generator().manual_seed(seed),
-            device=device,
-        )
-        seconds = time.process_time() - start
-        tables.append(tabulate(method, seed, ids, found))
-        times.append({"method": method, "seed": seed, "processor_s": round(seconds, 2)})
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(times)
 
 
 def _assign(

@@ -2,8 +2,7 @@
 
 from importlib import import_module
 
-from unic.baselines.comparison import method_predictions
-from unic.baselines.methods import MethodInputs
+from unic.baselines.methods import MethodInputs, method_predictions
 from unic.runtime.devices import choose_device
 from unic.runtime.jobs import job
 from unic.storage.files import write_csv
