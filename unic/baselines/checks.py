@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from unic.baselines.kmeans import check_n_clusters
 from unic.baselines.methods import MethodInputs
 from unic.neighbors.metric import check_features
 from unic.storage.known_labels import check_known_labels
@@ -24,10 +25,7 @@ def check_inputs(inputs: MethodInputs, n_clusters: int) -> NDArray[np.float32]:
                 f"features of {split} must have the {train.shape[1]} dims of train, "
                 f"got {features.shape[1]}"
             )
-    if not 2 <= n_clusters <= len(train):
-        raise ValueError(
-            f"n_clusters must be at least 2 and at most n={len(train)}, got {n_clusters}"
-        )
+    check_n_clusters(n_clusters, len(train))
     _check_neighbors(inputs.neighbors, len(train))
     check_known_labels(inputs.known_labels, len(train))
     return train

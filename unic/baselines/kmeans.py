@@ -101,6 +101,18 @@ def fit_kmeans(
     return KMeansFit((centers.cpu().double().numpy() + mean).astype(np.float32), inertia, n_iter)
 
 
+def check_n_clusters(n_clusters: int, n_images: int) -> None:
+    """Refuse a number of clusters that so many images cannot have.
+
+    Raises:
+        ValueError: If it is below 2 or above the number of images.
+    """
+    if not 2 <= n_clusters <= n_images:
+        raise ValueError(
+            f"n_clusters must be at least 2 and at most n={n_images}, got {n_clusters}"
+        )
+
+
 def assign_clusters(
     features: NDArray[np.float32],
     centers: NDArray[np.float32],
@@ -250,10 +262,7 @@ def _squared_distances(
 def _check_arguments(
     features: NDArray[np.float32], n_clusters: int, n_restarts: int, max_iter: int
 ) -> None:
-    if not 2 <= n_clusters <= len(features):
-        raise ValueError(
-            f"n_clusters must be at least 2 and at most n={len(features)}, got {n_clusters}"
-        )
+    check_n_clusters(n_clusters, len(features))
     if n_restarts < 1:
         raise ValueError(f"n_restarts must be at least 1, got {n_restarts}")
     if max_iter < 1:
