@@ -92,6 +92,14 @@ def test_what_is_written_is_read(tmp_path: Path, kind: str, n_images: int) -> No
             np.testing.assert_array_equal(found[name], array)
 
 
+def test_refuses_parameters_of_a_stage_that_a_store_does_not_name(tmp_path: Path) -> None:
+    store = open_store(write(tmp_path, "neighbors"), kind="neighbors")
+    assert store.parameters("neighbors") == {"n_neighbors": 4, "backbone": None}
+    message = r"must hold the parameters of the features it is made from, but unic"
+    with pytest.raises(ValueError, match=message):
+        store.parameters("features")
+
+
 @ALL_KINDS
 def test_a_store_describes_itself(tmp_path: Path, kind: str) -> None:
     store = open_store(write(tmp_path, kind), kind=kind)

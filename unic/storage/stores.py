@@ -71,11 +71,8 @@ class Store:
         """
         found = self.attributes["parameters"]
         if not isinstance(found.get(kind), dict):
-            raise ValueError(
-                f"{self.path} must hold the parameters of the {kind} it is made from, but unic "
-                f"{self.attributes['unic_version']} wrote it without; run the workflow again with "
-                f"this version, {unic.__version__}"
-            )
+            need = f"hold the parameters of the {kind} it is made from"
+            raise ValueError(_lack(self.path, need, self.attributes))
         return dict(found[kind])
 
     def read(self, name: str, *, split: str = "train") -> NDArray[Any]:
@@ -230,10 +227,7 @@ def open_store(manifest: str | Path, *, kind: str) -> Store:
     expected = {f"{split}/{name}" for split in store.splits for name in SHAPES[kind]}
     lacking = sorted(expected - set(store.attributes["checksums"]))
     if lacking:
-        raise ValueError(
-            f"{path} must hold {', '.join(lacking)}, but unic {store.attributes['unic_version']} "
-            f"wrote it without; run the workflow again with this version, {unic.__version__}"
-        )
+        raise ValueError(_lack(path, f"hold {', '.join(lacking)}", store.attributes))
     return store
 
 
@@ -451,15 +445,20 @@ def _check_manifest(manifest: Path, kind: str) -> None:
     if found != kind:
         raise ValueError(f"{manifest.parent} must be a {kind} store, got {found!r}")
     if digest is None:
-        raise ValueError(
-            f"{manifest} must have a digest, but unic {attributes.get('unic_version')} wrote it "
-            f"without; run the workflow again with this version, {unic.__version__}"
-        )
+        raise ValueError(_lack(manifest, "have a digest", attributes))
     if digest != expected:
         raise ValueError(
             f"{manifest} is damaged: its digest differs; delete the store and run the workflow "
             "again"
         )
+
+
+def _lack(path: Path, need: str, attributes: Mapping[str, Any]) -> str:
+    """Say that another version of the package wrote a store, without what this one needs."""
+    return (
+        f"{path} must {need}, but unic {attributes.get('unic_version')} wrote it without; run the "
+        f"workflow again with this version, {unic.__version__}"
+    )
 
 
 def _check_shapes(kind: str, split: str, members: Mapping[str, NDArray[Any]]) -> None:
