@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from unic.evaluation.formatting import MISSING, format_spread
-from unic.report.figures import METHOD_NAMES
-
-SPLITS = ("unlabeled", "test", "train")  # the protocol's first
+from unic.evaluation.formatting import METHOD_NAMES, MISSING, format_spread
+from unic.report.paper_tables import find_score
 
 
 class Comparison(NamedTuple):
@@ -43,8 +41,7 @@ def collect_scores(
 ) -> pd.DataFrame:
     """Collect the score of every method on every data set.
 
-    The split is the protocol's: unlabeled training images for GCD, else the test images where
-    there are some.
+    The split is the protocol's, see :func:`unic.report.paper_tables.find_score`.
 
     Args:
         comparison: What to compare.
@@ -58,23 +55,22 @@ def collect_scores(
         none.
 
     Raises:
-        ValueError: If no experiment has a method.
+        ValueError: If no experiment has a method, or one that has it lacks the score.
     """
     records = []
     for method in comparison.methods:
         for heading, experiment in comparison.experiments.items():
-            splits = metrics[experiment]["methods"].get(method)
-            if splits is None:
+            if method not in metrics[experiment]["methods"]:
                 continue
-            found = splits[next(name for name in SPLITS if name in splits)][comparison.score]
+            found = find_score(experiment, method, comparison.score, metrics[experiment])
             took = times[(times["experiment"] == experiment) & (times["method"] == method)]
             records.append(
                 {
                     "method": method,
                     "data": heading,
-                    "mean": 100 * found["mean"],
-                    "std": 100 * found["std"],
-                    "n_seeds": len(found["values"]),
+                    "mean": 100 * found.mean,
+                    "std": 100 * found.std,
+                    "n_seeds": found.n_seeds,
                     "processor_s": took["processor_s"].mean(),
                 }
             )

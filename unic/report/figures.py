@@ -15,30 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from unic.evaluation.formatting import format_percent
+from unic.evaluation.formatting import METHOD_NAMES, format_percent
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
 
-METHOD_NAMES = {
-    "unic": "UNIC",
-    "kmeans_pixels": "k-means on pixels",
-    "kmeans_pixels_normalized": "k-means on pixels, unit length",
-    "kmeans_features": "k-means on features",
-    "kmeans_features_normalized": "k-means on features, unit length",
-    "kmeans_finetuned": "k-means on finetuned features",
-    "kmeans_finetuned_normalized": "k-means on finetuned features, unit length",
-    "semi_supervised_kmeans_features": "semi-supervised k-means",
-    "semi_supervised_kmeans_features_normalized": "semi-supervised k-means, unit length",
-    "simgcd": "SimGCD",
-    "consensus": "UNIC, recipe without settings",
-    "icon": "I-Con",
-    "scan": "SCAN",
-    "spectral": "spectral clustering",
-    "spherical_kmeans": "spherical k-means",
-    "temi": "TEMI",
-    "turtle": "TURTLE",
-    "umap_ward": "UMAP and Ward",
-    "ward": "Ward",
-}
 METRIC_NAMES = {
     "acc": "ACC",
     "all": "All",

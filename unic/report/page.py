@@ -12,13 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unic.evaluation.formatting import MISSING, format_percent, format_value, is_missing
+from unic.evaluation.formatting import (
+    METHOD_NAMES,
+    MISSING,
+    format_percent,
+    format_value,
+    is_missing,
+)
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
 from unic.evaluation.summary import HEADLINES
 from unic.report.contact_sheets import contact_sheet
 from unic.report.figures import (
     LABELED_METRICS,
-    METHOD_NAMES,
     METRIC_NAMES,
     encode_png,
     plot_cluster_sizes,

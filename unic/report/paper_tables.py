@@ -64,8 +64,10 @@ def compare(table: Table, metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFr
     for row in table.rows:
         for heading, score in table.columns.items():
             found = Found()
-            if row.experiment is not None:
-                found = _find(row, score, metrics[row.experiment])
+            if row.experiment is not None and score in FACTS:
+                found = _find_fact(score, metrics[row.experiment])
+            elif row.experiment is not None:
+                found = find_score(row.experiment, row.method, score, metrics[row.experiment])
             paper = float(row.paper.get(heading, float("nan")))
             records.append(
                 {
@@ -80,6 +82,34 @@ def compare(table: Table, metrics: Mapping[str, Mapping[str, Any]]) -> pd.DataFr
                 }
             )
     return pd.DataFrame(records)
+
+
+def find_score(experiment: str, method: str, score: str, metrics: Mapping[str, Any]) -> Found:
+    """Find the score of a method on the split of the protocol.
+
+    That is unlabeled training images for GCD, else the test images where there are some.
+
+    Args:
+        experiment: Name of the experiment.
+        method: A method of its ``metrics.json``.
+        score: Name of a score.
+        metrics: Content of ``metrics.json``.
+
+    Raises:
+        ValueError: If there is no such method or score; names those that there are.
+    """
+    methods = metrics["methods"]
+    if method not in methods:
+        raise ValueError(f"{experiment} must have method {method}, it has {', '.join(methods)}")
+    splits = methods[method]
+    split = next(name for name in ("unlabeled", "test", "train") if name in splits)
+    if score not in splits[split]:
+        raise ValueError(
+            f"{experiment} must have score {score} of its {split} images, it has "
+            f"{', '.join(splits[split])}"
+        )
+    found = splits[split][score]
+    return Found(found["mean"], found["std"], len(found["values"]))
 
 
 def format_markdown(table: Table, compared: pd.DataFrame) -> str:
@@ -98,25 +128,9 @@ def format_markdown(table: Table, compared: pd.DataFrame) -> str:
     return "\n".join([*lines, "", about, *(["", table.note] if table.note else [])]) + "\n"
 
 
-def _find(row: Row, score: str, metrics: Mapping[str, Any]) -> Found:
-    """A score of a row's method, or a fact of its neighbors."""
-    if score in FACTS:
-        fact = metrics["neighbors"][score]
-        return Found() if fact is None else Found(fact)
-    methods = metrics["methods"]
-    if row.method not in methods:
-        raise ValueError(
-            f"{row.experiment} must have method {row.method}, it has {', '.join(methods)}"
-        )
-    splits = methods[row.method]
-    split = next(name for name in ("unlabeled", "test", "train") if name in splits)
-    if score not in splits[split]:
-        raise ValueError(
-            f"{row.experiment} must have score {score} of its {split} images, it has "
-            f"{', '.join(splits[split])}"
-        )
-    found = splits[split][score]
-    return Found(found["mean"], found["std"], len(found["values"]))
+def _find_fact(name: str, metrics: Mapping[str, Any]) -> Found:
+    fact = metrics["neighbors"][name]
+    return Found() if fact is None else Found(fact)
 
 
 def _cell(cell: "pd.Series[Any]") -> str:

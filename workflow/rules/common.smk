@@ -9,9 +9,8 @@ from snakemake.exceptions import WorkflowError
 from unic.experiments import stages
 from unic.experiments.keys import setting
 from unic.experiments.settings import resolve_experiments
-from unic.storage.digests import bundled_digest, code_digest, file_digest
+from unic.storage.digests import PACKAGE, bundled_digest, code_digest, file_digest
 
-PACKAGE = Path(workflow.basedir, "unic")
 SCRIPTS = Path(workflow.basedir, "workflow", "scripts")
 SCHEMA = Path(workflow.basedir, "workflow", "schemas", "config.schema.yaml")
 
@@ -138,12 +137,6 @@ def experiments_of_comparison(wildcards):
     return list(dict.fromkeys(comparison(wildcards)["experiments"].values()))
 
 
-def metrics_of_comparison(wildcards):
-    """The metrics of the experiments of a comparison."""
-    experiments = experiments_of_comparison(wildcards)
-    return expand("results/{experiment}/metrics.json", experiment=experiments)
-
-
 def times_of_comparison(wildcards):
     """What the methods took on the experiments of a comparison: a list of files for each."""
     return {
@@ -159,10 +152,14 @@ def experiments_of_table(wildcards):
     return stages.experiments_of_table(table(wildcards))
 
 
-def metrics_of_table(wildcards):
-    """The metrics of the experiments of a table."""
-    experiments = experiments_of_table(wildcards)
-    return expand("results/{experiment}/metrics.json", experiment=experiments)
+def metrics_of(experiments_of):
+    """The metrics of the experiments of a table, or of a comparison."""
+
+    def resolve(wildcards):
+        experiments = experiments_of(wildcards)
+        return expand("results/{experiment}/metrics.json", experiment=experiments)
+
+    return resolve
 
 
 def script_digest(script):

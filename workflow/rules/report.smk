@@ -32,7 +32,7 @@ rule summarize:
 
 rule collect_table:
     input:
-        metrics=metrics_of_table,
+        metrics=metrics_of(experiments_of_table),
     output:
         markdown="results/tables/{table}.md",
         csv="results/tables/{table}.csv",
@@ -55,7 +55,7 @@ rule collect_table:
 rule compare_methods:
     input:
         unpack(times_of_comparison),
-        metrics=metrics_of_comparison,
+        metrics=metrics_of(experiments_of_comparison),
     output:
         markdown="results/tables/{comparison}.md",
         csv="results/tables/{comparison}.csv",
