@@ -1,6 +1,6 @@
 """Clusters of images that a method did not cluster itself: by class means, by a vote, by heads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -56,6 +56,21 @@ def assign_to_means(
     return found
 
 
+def find_nearest(asking: Tensor, known: Tensor, n_nearest: int) -> Iterator[Tensor]:
+    """Yield the rows of the highest cosines, block by block of the images that ask.
+
+    Args:
+        asking: Shape ``(n, d)``, of unit length.
+        known: Shape ``(m, d)``, of unit length, on the device where cosines are computed.
+        n_nearest: At most m.
+
+    Yields:
+        Rows of ``known``, shape ``(b, n_nearest)``, the nearest first.
+    """
+    for block in asking.split(max(1, _BLOCK_ENTRIES // len(known))):
+        yield (block.to(known.device) @ known.T).topk(n_nearest, dim=1).indices
+
+
 def vote(
     features: NDArray[np.float32],
     voters: NDArray[np.float32],
@@ -81,9 +96,8 @@ def vote(
     n_voters = min(N_VOTERS, len(voters))
     winners, shares = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     asking = torch.from_numpy(to_euclidean(features, "cosine"))  # (n, d)
-    for rows in asking.split(max(1, _BLOCK_ENTRIES // len(voters))):
-        nearest = (rows.to(device) @ known.T).topk(n_voters, dim=1).indices  # (b, v)
-        votes = torch.zeros(len(rows), n_clusters, device=known.device)  # (b, c)
+    for nearest in find_nearest(asking, known, n_voters):
+        votes = torch.zeros(len(nearest), n_clusters, device=known.device)  # (b, c)
         votes.scatter_add_(1, labels[nearest], torch.ones_like(nearest, dtype=votes.dtype))
         # By numpy: it promises the first of equal ones.
         counts = votes.cpu().numpy()

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unic.baselines.assignment import find_nearest
 from unic.baselines.checks import check_inputs
 from unic.baselines.methods import Found, MethodInputs
 from unic.baselines.spectral import join_neighbors
@@ -18,7 +19,7 @@ from unic.recipe.consensus import average, match_clusters, measure_agreement, sm
 from unic.recipe.heads import Heads, Training, measure_fit, start_heads, train_heads
 from unic.recipe.partitions import choose_counts, find_partitions
 from unic.recipe.silhouettes import centroid_silhouette
-from unic.recipe.spaces import find_directions
+from unic.recipe.spaces import Directions, find_directions
 from unic.storage.known_labels import check_known_labels
 
 logger = logging.getLogger(__name__)
@@ -31,15 +32,23 @@ N_KEPT = 6  # whose consensus is taken
 BALANCED_SHARE = 0.95  # of the silhouette, see `prefers_balance`
 MAX_IMBALANCE = 0.1  # in nats, see `prefers_balance`
 UNANIMITY = 0.95  # of the heads, see `prefers_balance`
-_BLOCK_ROWS = 2048  # of new images that are compared with all training images at a time
+
+
+class Images(NamedTuple):
+    """All training images, in the whitened space."""
+
+    points: NDArray[np.float32]  # (n, r)
+    neighbors: NDArray[np.int64]  # (n, k), without the images themselves
+    known_labels: NDArray[np.int64]  # (n,), -1 = unknown
 
 
 class Space(NamedTuple):
-    """The images that partitions are sought on."""
+    """The images that partitions are sought on: all, or a sample of them."""
 
-    points: Mapping[str, NDArray[np.float32]]  # space to (n, r)
-    graphs: Mapping[str, sp.csr_array]  # space to (n, n)
-    neighbors: NDArray[np.int64]  # (n, k) in the whitened space, without the images themselves
+    rows: NDArray[np.int64]  # (m,), which of all they are
+    points: Mapping[str, NDArray[np.float32]]  # space to (m, r)
+    graphs: Mapping[str, sp.csr_array]  # space to (m, m)
+    neighbors: NDArray[np.int64]  # (m, k) among them in the whitened space, without themselves
 
 
 class Quality(NamedTuple):
@@ -79,7 +88,7 @@ def cluster(
     """Cluster images without any setting.
 
     Features are scaled to unit length, centered and partly whitened in 256 principal directions.
-    Over a hundred partitions of several kinds are found (:func:`find_partitions`), and judged
+    Some tens of partitions of several kinds are found (:func:`find_partitions`), and judged
     without labels by two criteria: one looks for compact clusters in which neighbors agree,
     whatever their sizes (:meth:`Quality.cost`); one for clusters of equal size in which
     neighbors agree (:meth:`Quality.balanced_cost`). By each, 10 partitions become heads that are
@@ -108,39 +117,36 @@ def cluster(
     known = inputs.known_labels  # (n,)
     check_known_labels(known, len(train), n_clusters=n_clusters)
     directions = find_directions(train)
+    coordinates = {
+        split: directions.project(features) for split, features in inputs.features.items()
+    }
     white = {
-        split: directions.transform(features, whitening=WHITENING["white"])
-        for split, features in inputs.features.items()
+        split: directions.whiten(rows, WHITENING["white"]) for split, rows in coordinates.items()
     }
-    neighbors = _find_neighbors(white["train"])  # (n, k)
-    rows = np.arange(len(train))
-    if len(train) > MAX_SAMPLE:
-        drawn = torch.randperm(len(train), generator=generator)[:MAX_SAMPLE]
-        rows = np.sort(drawn.numpy())
-    points = {
-        space: directions.transform(train[rows], whitening=exponent)
-        for space, exponent in WHITENING.items()
-    }
-    space = _connect(points, neighbors if len(rows) == len(train) else None)
+    images = Images(white["train"], _find_neighbors(white["train"]), known)
+    space = _draw_space(directions, coordinates["train"], images, generator)
     partitions = find_partitions(
         space.points,
         space.graphs,
         n_clusters=n_clusters,
         counts=choose_counts(n_clusters),
-        known_labels=known[rows],
+        known_labels=known[space.rows],
         generator=generator,
     )
-    quality = judge_partitions(space, partitions, n_clusters)
-    consensuses = []
-    for cost, is_balanced in ((quality.cost(), False), (quality.balanced_cost(), True)):
-        chosen = partitions[np.argsort(cost, kind="stable")[:N_HEADS]]
-        heads = start_heads(space.points["white"], chosen, n_clusters)
-        consensuses.append(
-            _train(
-                heads, chosen, white["train"], neighbors, known, space, rows, is_balanced, generator
-            )
+    heads = start_heads(space.points["white"], partitions, n_clusters)
+    quality = judge_partitions(space, partitions, heads)
+    free, balanced = (
+        _train(
+            heads,
+            partitions,
+            np.argsort(cost, kind="stable")[:N_HEADS],
+            images,
+            space,
+            is_balanced=is_balanced,
+            generator=generator,
         )
-    free, balanced = consensuses
+        for cost, is_balanced in ((quality.cost(), False), (quality.balanced_cost(), True))
+    )
     best = balanced if prefers_balance(free, balanced) else free
     for name, each in (("free", free), ("equal", balanced)):
         logger.info(
@@ -151,14 +157,9 @@ def cluster(
             100 * each.agreement,
             "; taken" if each is best else "",
         )
-    found: Found = {}
-    for split, own in white.items():
-        near = neighbors if split == "train" else _find_nearest(own, white["train"])
-        probs = average(best.heads.predict(own), best.orders)  # (n, c)
-        confidence, clusters = smooth(probs, best.probs, near).max(dim=1)
-        found[split] = clusters.numpy(), confidence.clamp(0.0, 1.0).numpy()
-    clusters_of_train, confidence_of_train = found["train"]
-    found["train"] = np.where(known >= 0, known, clusters_of_train), confidence_of_train
+    found = {split: _predict(best, split, points, images) for split, points in white.items()}
+    clusters, confidence = found["train"]
+    found["train"] = np.where(known >= 0, known, clusters), confidence
     return found
 
 
@@ -182,12 +183,15 @@ def prefers_balance(free: Consensus, balanced: Consensus) -> bool:
     return balanced.agreement >= UNANIMITY or (is_alike and is_compact)
 
 
-def judge_partitions(space: Space, partitions: NDArray[np.int64], n_clusters: int) -> Quality:
-    """Judge partitions ``(s, n)`` by the heads that start from them."""
-    fits = []
-    for clusters in partitions:
-        heads = start_heads(space.points["white"], clusters[None], n_clusters)
-        fits.append(measure_fit(heads.predict(space.points["white"]), space.neighbors))
+def judge_partitions(space: Space, partitions: NDArray[np.int64], heads: Heads) -> Quality:
+    """Judge partitions ``(s, m)`` by the heads that start from them."""
+    n_clusters = heads.weights.shape[1]
+    points = space.points["white"]
+    # One by one: the probabilities of all heads at once may not fit the memory.
+    fits = [
+        measure_fit(heads.select(np.array([head])).predict(points), space.neighbors)
+        for head in range(len(partitions))
+    ]
     silhouettes = [
         centroid_silhouette(space.points["half"], each, n_clusters) for each in partitions
     ]
@@ -210,55 +214,77 @@ def judge_heads(space: Space, probs: Tensor) -> Quality:
 def _train(
     heads: Heads,
     partitions: NDArray[np.int64],
-    points: NDArray[np.float32],
-    neighbors: NDArray[np.int64],
-    known_labels: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    images: Images,
     space: Space,
-    rows: NDArray[np.int64],
+    *,
     is_balanced: bool,
     generator: torch.Generator,
 ) -> Consensus:
-    """Train heads from partitions of a space, and take the consensus of the best."""
+    """Train some of the heads that start from partitions, and take the consensus of the best."""
     n_clusters = heads.weights.shape[1]
-    sizes = np.stack([np.bincount(each, minlength=n_clusters) + 1.0 for each in partitions])
+    sizes = np.stack([np.bincount(partitions[h], minlength=n_clusters) + 1.0 for h in chosen])
     priors = np.ones_like(sizes) if is_balanced else sizes  # (h, c)
-    priors = (priors / priors.sum(1, keepdims=True)).astype(np.float32)
     trained = train_heads(
-        heads,
-        points,
-        neighbors,
-        priors=priors,
-        known_labels=known_labels,
+        heads.select(chosen),
+        images.points,
+        images.neighbors,
+        priors=(priors / priors.sum(1, keepdims=True)).astype(np.float32),
+        known_labels=images.known_labels,
         settings=Training(),
         generator=generator,
     )
     quality = judge_heads(space, trained.predict(space.points["white"]))
     cost = quality.balanced_cost() if is_balanced else quality.cost()
     best = trained.select(np.argsort(cost, kind="stable")[:N_KEPT])
-    probs = best.predict(points)  # (n, h, c)
+    probs = best.predict(images.points)  # (n, h, c)
     orders = match_clusters(probs)
     consensus = average(probs, orders)  # (n, c)
-    total = judge_heads(space, consensus[torch.from_numpy(rows), None])
+    total = judge_heads(space, consensus[torch.from_numpy(space.rows), None])
     return Consensus(
         best,
         orders,
         consensus,
         silhouette=float(total.silhouette[0]),
-        imbalance=float(total.imbalance[0]) - (n_clusters - 1) / (2 * len(rows)),
+        imbalance=float(total.imbalance[0]) - (n_clusters - 1) / (2 * len(space.rows)),
         agreement=measure_agreement(probs),
     )
 
 
-def _connect(points: Mapping[str, NDArray[np.float32]], white: NDArray[np.int64] | None) -> Space:
-    """Graphs of the whitened and the plain space; neighbors in the former may be known."""
-    neighbors = _find_neighbors(points["white"]) if white is None else white  # (n, k)
-    own = np.arange(len(neighbors))[:, None]
-    plain = _find_neighbors(points["plain"])  # (n, k)
-    graphs = {
-        "white": join_neighbors(np.hstack([own, neighbors])),
-        "plain": join_neighbors(np.hstack([own, plain])),
+def _predict(
+    consensus: Consensus, split: str, points: NDArray[np.float32], images: Images
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Clusters ``(n,)`` of a split's images in the whitened space, and confidences ``(n,)``."""
+    if split == "train":
+        probs, near = consensus.probs, images.neighbors
+    else:
+        probs = average(consensus.heads.predict(points), consensus.orders)  # (n, c)
+        near = _find_nearest(points, images.points)  # (n, k)
+    confidence, clusters = smooth(probs, consensus.probs, near).max(dim=1)
+    return clusters.numpy(), confidence.clamp(0.0, 1.0).numpy()
+
+
+def _draw_space(
+    directions: Directions,
+    coordinates: NDArray[np.float32],
+    images: Images,
+    generator: torch.Generator,
+) -> Space:
+    """The images to seek partitions on, with their graphs in the whitened and the plain space."""
+    n_images = len(coordinates)
+    rows, neighbors = np.arange(n_images), images.neighbors
+    if n_images > MAX_SAMPLE:
+        drawn = torch.randperm(n_images, generator=generator)[:MAX_SAMPLE]
+        rows = np.sort(drawn.numpy())
+        neighbors = _find_neighbors(images.points[rows])  # (m, k)
+    points = {
+        name: directions.whiten(coordinates[rows], exponent) for name, exponent in WHITENING.items()
     }
-    return Space(points, graphs, neighbors)
+    graphs = {
+        name: join_neighbors(np.hstack([np.arange(len(rows))[:, None], near]))
+        for name, near in (("white", neighbors), ("plain", _find_neighbors(points["plain"])))
+    }
+    return Space(rows, points, graphs, neighbors)
 
 
 def _find_neighbors(points: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -269,10 +295,6 @@ def _find_neighbors(points: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def _find_nearest(points: NDArray[np.float32], training: NDArray[np.float32]) -> NDArray[np.int64]:
     """The training points of the highest cosine to each point: ``(n, k)``."""
-    known = torch.from_numpy(training)
     n_nearest = min(N_NEIGHBORS, len(training))
-    nearest = [
-        (block @ known.T).topk(n_nearest, dim=1).indices
-        for block in torch.from_numpy(points).split(_BLOCK_ROWS)
-    ]
-    return torch.cat(nearest).numpy()
+    found = find_nearest(torch.from_numpy(points), torch.from_numpy(training), n_nearest)
+    return torch.cat(list(found)).numpy()

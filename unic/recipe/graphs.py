@@ -5,6 +5,21 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 
+def find_memberships(clusters: NDArray[np.int64], n_clusters: int) -> sp.csr_array:
+    """Which image is in which cluster: the sums of clusters are its transpose times points.
+
+    Args:
+        clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
+        n_clusters: Number of clusters.
+
+    Returns:
+        Shape ``(n, c)``, float32, 1 where the image is in the cluster.
+    """
+    n_images = len(clusters)
+    ones = np.ones(n_images, dtype=np.float32)
+    return sp.csr_array((ones, (np.arange(n_images), clusters)), shape=(n_images, n_clusters))
+
+
 def count_connections(
     graph: sp.csr_array, clusters: NDArray[np.int64], n_clusters: int
 ) -> NDArray[np.float64]:
@@ -18,7 +33,7 @@ def count_connections(
     Returns:
         Shape ``(c, c)``, symmetric; a row sums to the volume of its cluster.
     """
-    member = _memberships(clusters, n_clusters)  # (n, c)
+    member = find_memberships(clusters, n_clusters)  # (n, c)
     return (member.T @ graph @ member).toarray().astype(np.float64)
 
 
@@ -79,10 +94,3 @@ def merge_clusters(
         is_left[gone] = False
         joined[joined == gone] = kept
     return np.unique(joined, return_inverse=True)[1][clusters].astype(np.int64)
-
-
-def _memberships(clusters: NDArray[np.int64], n_clusters: int) -> sp.csr_array:
-    n_images = len(clusters)
-    rows = np.arange(n_images)
-    ones = np.ones(n_images, dtype=np.float32)
-    return sp.csr_array((ones, (rows, clusters)), shape=(n_images, n_clusters))

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize, one_hot
 
 from unic.baselines.spectral import embed
 from unic.baselines.ward import merge
-from unic.recipe.graphs import merge_clusters, normalized_cut
+from unic.recipe.graphs import find_memberships, merge_clusters, normalized_cut
 from unic.storage.known_labels import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -244,10 +244,9 @@ def _update(rows: Tensor, centers: Tensor, clusters: Tensor, cosines: Tensor) ->
     for run, cluster in (counts.view(n_runs, n_clusters) == 0).nonzero().tolist():
         far = int(cosines[run].argmin())
         clusters[run, far], cosines[run, far] = cluster, 1.0
-    flat = (clusters + offsets).ravel().numpy()  # (s * n,)
-    columns = np.tile(np.arange(len(rows)), n_runs)
-    ones = np.ones(len(flat), dtype=np.float32)
-    member = sp.csr_array((ones, (flat, columns)), shape=(n_runs * n_clusters, len(rows)))
-    sums = torch.from_numpy(member @ rows.numpy()).view_as(centers)  # (s, c, r)
+    points = rows.numpy()
+    sums = torch.from_numpy(
+        np.stack([find_memberships(run, n_clusters).T @ points for run in clusters.numpy()])
+    )  # (s, c, r)
     is_defined = sums.square().sum(2, keepdim=True) > 0
     return torch.where(is_defined, normalize(sums, dim=2), centers)

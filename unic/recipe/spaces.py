@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from unic.neighbors.metric import check_features, to_euclidean
 
 N_DIRECTIONS = 256
-_MIN_SHARE = (
-    1e-6  # of the first eigenvalue: what lies below is rounding, which whitening would blow up
-)
+_MIN_SHARE = 1e-6  # of the first variance: what lies below is rounding
 
 
 class Directions(NamedTuple):
@@ -37,14 +35,25 @@ class Directions(NamedTuple):
         Raises:
             ValueError: If features are not a finite float32 matrix of these dims.
         """
+        return self.whiten(self.project(features), whitening)
+
+    def project(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Coordinates ``(n, r)`` as they are, from which :meth:`whiten` goes on.
+
+        Raises:
+            ValueError: As :meth:`transform`.
+        """
         check_features(features)
         if features.shape[1] != len(self.mean):
             raise ValueError(f"features must have {len(self.mean)} dims, got {features.shape[1]}")
-        centered = to_euclidean(features, "cosine") - self.mean  # (n, d)
-        scales = self.variances ** np.float32(-whitening)  # (r,)
-        coordinates = (centered @ self.vectors) * scales  # (n, r)
-        lengths = np.linalg.norm(coordinates, axis=1, keepdims=True)  # (n, 1)
-        return coordinates / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return np.matmul(to_euclidean(features, "cosine") - self.mean, self.vectors)
+
+    def whiten(self, coordinates: NDArray[np.float32], exponent: float) -> NDArray[np.float32]:
+        """Coordinates ``(n, r)`` partly whitened, of unit length, see :meth:`transform`."""
+        scales: NDArray[np.float32] = self.variances ** np.float32(-exponent)  # (r,)
+        scaled = coordinates * scales  # (n, r)
+        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)  # (n, 1)
+        return scaled / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def find_directions(features: NDArray[np.float32], n_directions: int = N_DIRECTIONS) -> Directions:
