@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tests.experiment import rank_images
 from unic.baselines.methods import Found, MethodInputs
 
 N_TRAIN, N_TEST, N_DIMS, N_NEIGHBORS = 240, 60, 12, 11
@@ -14,9 +15,7 @@ Cluster = Callable[..., Found]
 
 
 def rank(train: NDArray[np.float32], n_neighbors: int = N_NEIGHBORS) -> NDArray[np.int64]:
-    distances = np.square(train[:, None].astype(np.float64) - train).sum(axis=2)
-    np.fill_diagonal(distances, -1.0)
-    return np.argsort(distances, axis=1, kind="stable")[:, :n_neighbors].astype(np.int64)
+    return rank_images(train)[0][:, :n_neighbors]
 
 
 def with_features(train: NDArray[np.float32], test: NDArray[np.float32]) -> MethodInputs:

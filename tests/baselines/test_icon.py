@@ -6,21 +6,9 @@ import torch
 from torch import Tensor
 
 from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
-    run,
     three_blobs,
 )
-from unic.baselines import icon
-from unic.baselines.icon import _add_neighbors, cluster, find_positives, icon_loss, walk
-from unic.baselines.methods import MethodInputs
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(icon, "BATCH_SIZE", 150)
+from unic.baselines.icon import _add_neighbors, find_positives, icon_loss, walk
 
 
 def random_log_probs(n_images: int, n_clusters: int) -> Tensor:
@@ -107,38 +95,3 @@ def test_a_batch_holds_two_neighbors_of_each_anchor_and_no_image_twice() -> None
     assert (find_positives(batch, neighbors)[torch.isin(batch, anchors)].sum(dim=1) >= 2).all()
     single = _add_neighbors(anchors, neighbors[:, :1], torch.Generator().manual_seed(0))
     assert set(single.tolist()) == set(torch.cat([anchors, neighbors[anchors, 0]]).tolist())
-
-
-# Laws
-
-
-def test_finds_three_blobs() -> None:
-    assert_finds_three_blobs(cluster)
-
-
-def test_the_same_seed_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(icon, "MIN_STEPS", 50)
-    monkeypatch.setattr(icon, "MAX_STEPS", 50)
-    assert_repeats_itself(cluster)
-
-
-def test_leaves_its_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(icon, "MAX_STEPS", 5)
-    assert_leaves_inputs_alone(cluster)
-
-
-@pytest.mark.parametrize("factor", [2.0**-20, 2.0**20])
-def test_the_unit_of_the_features_does_not_matter(
-    factor: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(icon, "MAX_STEPS", 50)
-    inputs, _ = three_blobs(std=4.0)
-    scaled = {split: rows * np.float32(factor) for split, rows in inputs.features.items()}
-    found, expected = run(cluster, inputs._replace(features=scaled)), run(cluster, inputs)
-    assert found["test"][0].tolist() == expected["test"][0].tolist()
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)

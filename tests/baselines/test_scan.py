@@ -6,15 +6,10 @@ import torch
 from torch import Tensor
 
 from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
     run,
     three_blobs,
 )
 from unic.baselines import scan
-from unic.baselines.methods import MethodInputs
 from unic.baselines.scan import (
     cluster,
     label_by_itself,
@@ -131,32 +126,6 @@ def test_heads_are_measured_over_all_images() -> None:
 
 
 # Laws
-
-
-def test_finds_three_blobs() -> None:
-    assert_finds_three_blobs(cluster)
-
-
-def test_the_same_seed_gives_the_same_bytes() -> None:
-    assert_repeats_itself(cluster)
-
-
-def test_leaves_its_inputs_alone() -> None:
-    assert_leaves_inputs_alone(cluster)
-
-
-@pytest.mark.parametrize("factor", [2.0**-20, 2.0**20])
-def test_the_unit_of_the_features_does_not_matter(factor: float) -> None:
-    inputs, _ = three_blobs(std=4.0)
-    scaled = {split: rows * np.float32(factor) for split, rows in inputs.features.items()}
-    found, expected = run(cluster, inputs._replace(features=scaled)), run(cluster, inputs)
-    assert found["test"][0].tolist() == expected["test"][0].tolist()
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)
 
 
 def test_refuses_features_that_are_all_the_same() -> None:

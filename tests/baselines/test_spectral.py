@@ -6,10 +6,6 @@ from scipy.sparse import block_diag, csr_array
 from sklearn.datasets import make_circles
 
 from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
     is_same_partition,
     permute,
     rank,
@@ -17,7 +13,6 @@ from tests.baselines.blobs import (
     three_blobs,
     with_features,
 )
-from unic.baselines.methods import MethodInputs
 from unic.baselines.spectral import cluster, embed, join_neighbors
 
 
@@ -112,18 +107,6 @@ def test_images_of_parts_without_a_vector_are_voted_on() -> None:
 # Laws
 
 
-def test_finds_three_blobs() -> None:
-    assert_finds_three_blobs(cluster)
-
-
-def test_the_same_seed_gives_the_same_bytes() -> None:
-    assert_repeats_itself(cluster)
-
-
-def test_leaves_its_inputs_alone() -> None:
-    assert_leaves_inputs_alone(cluster)
-
-
 @pytest.mark.parametrize("std", [0.5, 2.0])  # three components, and one
 def test_permuting_images_permutes_the_result(std: float) -> None:
     inputs, _ = three_blobs(std)
@@ -138,9 +121,3 @@ def test_global_random_numbers_do_not_matter() -> None:
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002
     assert first.tobytes() == embed(graph, 4).tobytes()
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)

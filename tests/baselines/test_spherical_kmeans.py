@@ -6,16 +6,11 @@ import torch
 from numpy.typing import NDArray
 
 from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
     is_same_partition,
     permute,
     run,
     three_blobs,
 )
-from unic.baselines.methods import MethodInputs
 from unic.baselines.spherical_kmeans import (
     _iterate,
     _seed_centers,
@@ -114,18 +109,6 @@ def test_a_center_whose_points_cancel_stays() -> None:
 # Laws
 
 
-def test_finds_three_blobs() -> None:
-    assert_finds_three_blobs(cluster)
-
-
-def test_the_same_seed_gives_the_same_bytes() -> None:
-    assert_repeats_itself(cluster)
-
-
-def test_leaves_its_inputs_alone() -> None:
-    assert_leaves_inputs_alone(cluster)
-
-
 def test_permuting_images_permutes_the_result() -> None:
     inputs, _ = three_blobs()
     order = np.random.default_rng(1).permutation(240)
@@ -145,9 +128,3 @@ def test_images_of_zero_length_are_clustered_too() -> None:
     inputs, _ = three_blobs()
     inputs.features["train"][7] = 0.0
     assert run(cluster, inputs)["train"][0][7] in range(3)
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)

@@ -1,40 +1,19 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
-from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
-    run,
-    three_blobs,
-)
-from unic.baselines import temi
-from unic.baselines.methods import MethodInputs
 from unic.baselines.temi import (
     Heads,
     _both_directions,
     _draw_heads,
     _follow,
     apply_heads,
-    cluster,
     reduce,
     temi_loss,
     weigh_pairs,
 )
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temi, "MIN_STEPS", 100)
-    monkeypatch.setattr(temi, "MAX_STEPS", 100)
-    monkeypatch.setattr(temi, "BATCH_SIZE", 64)
-    monkeypatch.setattr(temi, "WIDTH", 32)
-    monkeypatch.setattr(temi, "BOTTLENECK", 16)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -158,37 +137,3 @@ def test_turning_keeps_distances_and_cutting_the_widest_directions() -> None:
     )
     spreads = turned["train"].square().sum(dim=0)
     assert (spreads.diff() <= 0).all()
-
-
-# Laws
-
-
-def test_finds_three_blobs() -> None:
-    assert_finds_three_blobs(cluster)
-
-
-def test_the_same_seed_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temi, "MAX_STEPS", 20)
-    assert_repeats_itself(cluster)
-
-
-def test_leaves_its_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temi, "MAX_STEPS", 5)
-    assert_leaves_inputs_alone(cluster)
-
-
-@pytest.mark.parametrize("factor", [2.0**-20, 2.0**20])
-def test_the_unit_of_the_features_does_not_matter(
-    factor: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(temi, "MAX_STEPS", 20)
-    inputs, _ = three_blobs(std=4.0)
-    scaled = {split: rows * np.float32(factor) for split, rows in inputs.features.items()}
-    found, expected = run(cluster, inputs._replace(features=scaled)), run(cluster, inputs)
-    assert found["test"][0].tolist() == expected["test"][0].tolist()
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)

@@ -6,20 +6,13 @@ import torch
 from torch import Tensor
 
 from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
     is_same_partition,
-    run,
     three_blobs,
 )
 from unic.baselines import turtle
 from unic.baselines.batches import standardize
-from unic.baselines.methods import MethodInputs
 from unic.baselines.turtle import (
     TaskEncoder,
-    cluster,
     encode,
     fit_classifier,
     train_encoder,
@@ -108,38 +101,3 @@ def test_several_spaces_find_the_blobs_together() -> None:
     assert log_probs.shape == (2, 240, 3)
     found = log_probs.exp().mean(dim=0).argmax(dim=1).numpy()
     assert is_same_partition(found, truth["train"])
-
-
-# Laws
-
-
-def test_finds_three_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turtle, "N_STEPS", 500)
-    assert_finds_three_blobs(cluster)
-
-
-def test_the_same_seed_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turtle, "N_STEPS", 50)
-    assert_repeats_itself(cluster)
-
-
-def test_leaves_its_inputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turtle, "N_STEPS", 5)
-    assert_leaves_inputs_alone(cluster)
-
-
-@pytest.mark.parametrize("factor", [2.0**-20, 2.0**20])
-def test_the_unit_of_the_features_does_not_matter(
-    factor: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turtle, "N_STEPS", 50)
-    inputs, _ = three_blobs(std=4.0)
-    scaled = {split: rows * np.float32(factor) for split, rows in inputs.features.items()}
-    found, expected = run(cluster, inputs._replace(features=scaled)), run(cluster, inputs)
-    assert found["test"][0].tolist() == expected["test"][0].tolist()
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)

@@ -5,10 +5,6 @@ import umap
 from numpy.typing import NDArray
 
 from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
     is_same_partition,
     permute,
     run,
@@ -16,7 +12,6 @@ from tests.baselines.blobs import (
     with_features,
 )
 from unic.baselines import umap_ward
-from unic.baselines.methods import MethodInputs
 from unic.baselines.umap_ward import cluster, make_reducer
 from unic.baselines.ward import merge
 
@@ -41,13 +36,6 @@ class Reducer:
 @pytest.fixture
 def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(umap_ward, "make_reducer", lambda n_images, seed: Reducer(seed))  # noqa: ARG005
-
-
-@pytest.mark.slow
-def test_umap_itself_keeps_the_laws() -> None:
-    assert_finds_three_blobs(cluster)
-    assert_repeats_itself(cluster)
-    assert_leaves_inputs_alone(cluster)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +102,6 @@ def test_splits_keep_their_order_and_may_be_empty() -> None:
     found = run(cluster, inputs._replace(features=splits))
     assert list(found) == ["test", "train"]
     assert len(found["test"][0]) == 0
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)
 
 
 def test_refuses_fewer_than_four_images() -> None:

@@ -4,17 +4,12 @@ import torch
 from numpy.typing import NDArray
 
 from tests.baselines.blobs import (
-    REFUSALS,
-    assert_finds_three_blobs,
-    assert_leaves_inputs_alone,
-    assert_repeats_itself,
     is_same_partition,
     permute,
     run,
     three_blobs,
 )
 from unic.baselines import ward
-from unic.baselines.methods import MethodInputs
 from unic.baselines.ward import cluster, merge, project, ward_of_sample
 
 
@@ -97,18 +92,6 @@ def test_refuses_more_clusters_than_it_merges(monkeypatch: pytest.MonkeyPatch) -
 # Laws
 
 
-def test_finds_three_blobs() -> None:
-    assert_finds_three_blobs(cluster)
-
-
-def test_the_same_seed_gives_the_same_bytes() -> None:
-    assert_repeats_itself(cluster)
-
-
-def test_leaves_its_inputs_alone() -> None:
-    assert_leaves_inputs_alone(cluster)
-
-
 def test_permuting_images_permutes_the_result() -> None:
     inputs, _ = three_blobs(std=4.0)
     order = np.random.default_rng(1).permutation(240)
@@ -119,9 +102,3 @@ def test_permuting_images_permutes_the_result() -> None:
 def test_clusters_of_every_number_up_to_n_are_found() -> None:
     inputs, _ = three_blobs()
     assert sorted(run(cluster, inputs, 240)["train"][0]) == list(range(240))
-
-
-@pytest.mark.parametrize(("inputs", "n_clusters", "message"), REFUSALS)
-def test_refuses(inputs: MethodInputs, n_clusters: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(cluster, inputs, n_clusters)
