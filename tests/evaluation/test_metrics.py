@@ -14,6 +14,7 @@ from sklearn.metrics import (
 
 from unic.evaluation.metrics import (
     align_clusters,
+    balanced_accuracy,
     cluster_accuracy,
     clustering_scores,
     cross_tabulate,
@@ -64,6 +65,20 @@ def test_cluster_accuracy_is_that_of_the_best_of_all_matchings(
 
 
 @settings(max_examples=60, deadline=None)
+@given(drawn=labels_and_predictions())
+def test_balanced_accuracy_is_the_best_mean_recall_of_all_matchings(
+    drawn: tuple[Integers, Integers],
+) -> None:
+    labels, predictions = drawn
+    classes = np.unique(labels)
+    means = [
+        np.mean([np.mean(np.array(hits)[labels == label]) for label in classes])
+        for _, hits in reference_hits(labels, predictions)
+    ]
+    assert balanced_accuracy(labels, predictions) == pytest.approx(max(means))
+
+
+@settings(max_examples=60, deadline=None)
 @given(drawn=labels_and_predictions(), n_old=st.integers(1, 4))
 def test_gcd_accuracy_is_that_of_one_best_matching(
     drawn: tuple[Integers, Integers], n_old: int
@@ -101,6 +116,14 @@ def test_other_scores_are_those_of_scikit_learn(n_classes: int, n_clusters: int)
 # Laws
 
 
+@pytest.mark.parametrize("n_classes", [1, 2, 7])
+def test_of_equal_classes_balanced_accuracy_is_accuracy(n_classes: int) -> None:
+    labels = np.repeat(np.arange(n_classes), 9)
+    predictions = np.random.default_rng(0).integers(n_classes, size=len(labels))
+    balanced = balanced_accuracy(labels, predictions)
+    assert balanced == pytest.approx(cluster_accuracy(labels, predictions))
+
+
 @settings(max_examples=30, deadline=None)
 @given(drawn=labels_and_predictions(), seed=st.integers(0, 99))
 def test_names_and_order_change_nothing(drawn: tuple[Integers, Integers], seed: int) -> None:
@@ -125,7 +148,7 @@ def test_all_is_the_weighted_mean_of_old_and_new(drawn: tuple[Integers, Integers
 
 def test_perfect_clusters_score_1() -> None:
     labels = np.repeat(np.arange(6), 5)
-    assert clustering_scores(labels, (labels + 2) % 6) == pytest.approx((1, 1, 1, 1))
+    assert clustering_scores(labels, (labels + 2) % 6) == pytest.approx((1, 1, 1, 1, 1))
 
 
 def test_one_cluster_hits_the_largest_class() -> None:

@@ -49,10 +49,24 @@ def test_scores_are_those_of_the_protocols_split(tmp_path: Path) -> None:
 def test_a_method_has_a_mean_where_it_has_every_score(tmp_path: Path) -> None:
     found = collect_scores(COMPARISON, METRICS, read_times(write_times(tmp_path)))
     text = format_comparison(COMPARISON, found)
-    assert "| | A | B | mean | processor s a seed |" in text
+    assert "| ACC | A | B | mean | processor s a seed |" in text
     assert f"| Ward | 40.00 ± 2.00 | {MISSING} | {MISSING} | 2.5 |" in text
     assert f"| UNIC | 60.00 ± 2.00 | 80.00 ± 2.00 | 70.00 | {MISSING} |" in text
     assert text.endswith("over 2 seeds.\n\nOne has none.\n")
+
+
+def test_each_score_has_a_table() -> None:
+    metrics = {"a": {"methods": {"ward": {"test": scores(0.4) | {"nmi": scores(0.7)["acc"]}}}}}
+    comparison = Comparison("One", {"A": "a"}, ["ward"], scores=["acc", "nmi"])
+    found = collect_scores(comparison, metrics, read_times({}))
+    assert found[["score", "mean"]].round(6).to_numpy().tolist() == [["acc", 40.0], ["nmi", 70.0]]
+    lines = format_comparison(comparison, found).splitlines()
+    assert [line[:13] for line in lines if line.startswith("| ")] == [
+        "| ACC | A | m",
+        "| Ward | 40.0",
+        "| NMI | A | m",
+        "| Ward | 70.0",
+    ]
 
 
 def test_times_may_all_be_unknown() -> None:

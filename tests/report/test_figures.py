@@ -10,6 +10,7 @@ from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabula
 from unic.report.figures import (
     encode_png,
     plot_cluster_sizes,
+    plot_comparison,
     plot_confusion,
     plot_losses,
     plot_metrics,
@@ -196,6 +197,31 @@ class TestCounts:
         counts = np.array([[5, 4, 0], [5, 0, 0]])
         rows, columns = align_clusters(counts)
         assert (rows.tolist(), columns.tolist()) == ([0, 1], [1, 0, 2])
+
+
+class TestComparisons:
+    def make(self):
+        rows = [
+            ("acc", "ward", "A", 40.0),
+            ("acc", "unic", "A", 60.0),
+            ("acc", "unic", "B", 80.0),
+            ("nmi", "ward", "A", 30.0),
+        ]
+        return pd.DataFrame(rows, columns=["score", "method", "data", "mean"]).assign(std=1.0)
+
+    def test_a_panel_a_score_and_a_row_a_method(self):
+        panels = plot_comparison(self.make()).axes
+        assert [axes.get_title(loc="left") for axes in panels] == ["ACC", "NMI"]
+        assert [label.get_text() for label in panels[0].get_yticklabels()] == ["Ward", "UNIC"]
+
+    def test_means_are_of_the_methods_that_have_every_set(self):
+        axes = plot_comparison(self.make()).axes[0]
+        means = next(line for line in axes.lines if line.get_label() == "mean")
+        assert (list(means.get_xdata()), list(means.get_ydata())) == ([70.0], [-1])
+
+    def test_no_score_is_refused(self):
+        with pytest.raises(ValueError, match="must hold a row"):
+            plot_comparison(self.make().iloc[:0])
 
 
 def test_png_bytes_do_not_depend_on_the_build_or_the_user_settings():

@@ -25,6 +25,19 @@ METHOD_NAMES = {
     "ward": "Ward",
 }
 
+METRIC_NAMES = {
+    "acc": "ACC",
+    "balanced_acc": "Balanced ACC",
+    "all": "All",
+    "old": "Old",
+    "new": "New",
+    "nmi": "NMI",
+    "ami": "AMI",
+    "ari": "ARI",
+    "mean_confidence": "Mean confidence",
+    "used_clusters": "Clusters used",
+}
+
 
 def is_missing(value: float | None) -> bool:
     """Whether a score is none: JSON has null or NaN for it."""

@@ -1,4 +1,4 @@
-"""How well clusters agree with classes: ACC, NMI, AMI, ARI, and All / Old / New for GCD."""
+"""How well clusters agree with classes: ACC (also balanced), NMI, AMI, ARI; All, Old, New."""
 
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ class ClusteringScores(NamedTuple):
     """Agreement of clusters and classes; 1 is perfect, chance is 0 for ``ami`` and ``ari``."""
 
     acc: float
+    balanced_acc: float
     nmi: float
     ami: float
     ari: float
@@ -76,6 +77,35 @@ def cluster_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) 
     return float((match_clusters(labels, predictions)[predictions] == labels).mean())
 
 
+def balanced_accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
+    """Mean over the classes of the share of their images that are in the cluster paired with them.
+
+    Each class counts the same, however few its images, also where clusters and classes are paired:
+    one to one, so that this mean is the largest (Hungarian method).
+
+    Args:
+        labels: Shape ``(n,)``, true classes, ``>= 0``.
+        predictions: Shape ``(n,)``, clusters, ``>= 0``.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: If the arrays differ in length, are empty, or hold a negative number.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 0, 1])
+        >>> balanced_accuracy(labels, np.array([0, 0, 1, 1, 1]))  # class 1 is found, half of 0
+        0.75
+    """
+    _check(labels, predictions)
+    counts = cross_tabulate(labels, predictions, n_clusters=int(predictions.max()) + 1)
+    sizes = counts.sum(axis=1, keepdims=True)  # (k, 1)
+    recalls = counts[sizes[:, 0] > 0] / sizes[sizes[:, 0] > 0]  # (used classes, c)
+    rows, columns = linear_sum_assignment(recalls, maximize=True)
+    return float(recalls[rows, columns].sum() / len(recalls))
+
+
 def clustering_scores(
     labels: NDArray[np.int64], predictions: NDArray[np.int64]
 ) -> ClusteringScores:
@@ -100,6 +130,7 @@ def clustering_scores(
 
     return ClusteringScores(
         acc=cluster_accuracy(labels, predictions),
+        balanced_acc=balanced_accuracy(labels, predictions),
         nmi=float(metrics.normalized_mutual_info_score(labels, predictions)),
         ami=float(metrics.adjusted_mutual_info_score(labels, predictions)),
         ari=float(metrics.adjusted_rand_score(labels, predictions)),

@@ -57,9 +57,9 @@ def make_truth(ids: dict[str, list[str]], labels: Store, known_labels: Store) ->
 def evaluate(predictions: pd.DataFrame, truth: Truth) -> dict[str, Scores]:
     """Score the predictions of each method and seed.
 
-    Clustering: every split by ACC, NMI, AMI and ARI; where there is a test split, that is the
-    protocol's number. GCD: the unlabeled training images by All, Old and New; labeled images are
-    never scored. Always: how many clusters are used. No label, no score.
+    Clustering: every split by ACC, balanced ACC, NMI, AMI and ARI; where there is a test split,
+    that is the protocol's number. GCD: the unlabeled training images by All, Old and New; labeled
+    images are never scored. Always: how many clusters are used. No label, no score.
 
     Args:
         predictions: Columns ``method``, ``seed``, ``split``, ``image_id``, ``cluster``; the
@@ -101,5 +101,5 @@ def _score_gcd(clusters: NDArray[np.int64], truth: Truth) -> dict[str, float]:
     labels, clusters = truth.labels["train"][scored], clusters[scored]
     accuracy = gcd_accuracy(labels, clusters, is_old=truth.is_old["train"][scored])
     others = clustering_scores(labels, clusters)._asdict()
-    others.pop("acc")
+    del others["acc"], others["balanced_acc"]
     return accuracy._asdict() | others | {"used_clusters": float(len(np.unique(clusters)))}

@@ -1,12 +1,13 @@
 """Methods beside each other on several data sets: scores, their means, and what they cost."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from unic.evaluation.formatting import METHOD_NAMES, MISSING, format_spread
+from unic.evaluation.formatting import METHOD_NAMES, METRIC_NAMES, MISSING, format_spread
 from unic.report.paper_tables import find_score
 
 
@@ -16,7 +17,7 @@ class Comparison(NamedTuple):
     title: str
     experiments: Mapping[str, str]  # heading to experiment
     methods: Sequence[str]
-    score: str = "acc"
+    scores: Sequence[str] = ("acc",)
     note: str = ""
 
 
@@ -39,7 +40,7 @@ def read_times(files: Mapping[str, Sequence[str | Path]]) -> pd.DataFrame:
 def collect_scores(
     comparison: Comparison, metrics: Mapping[str, Mapping[str, Any]], times: pd.DataFrame
 ) -> pd.DataFrame:
-    """Collect the score of every method on every data set.
+    """Collect the scores of every method on every data set.
 
     The split is the protocol's, see :func:`unic.report.paper_tables.find_score`.
 
@@ -50,22 +51,24 @@ def collect_scores(
             whose time is known.
 
     Returns:
-        Method by method and heading by heading: ``method``, ``data``, ``mean`` and ``std`` of the
-        score in percent, ``n_seeds``, and ``processor_s``, the mean of a seed; NaN where there is
-        none.
+        Score by score, method by method and heading by heading: ``score``, ``method``, ``data``,
+        ``mean`` and ``std`` in percent, ``n_seeds``, and ``processor_s``, the mean of a seed;
+        NaN where there is none.
 
     Raises:
-        ValueError: If no experiment has a method, or one that has it lacks the score.
+        ValueError: If no experiment has a method, or one that has it lacks a score.
     """
     records = []
-    for method in comparison.methods:
+    for score, method in product(comparison.scores, comparison.methods):
+        n_before = len(records)
         for heading, experiment in comparison.experiments.items():
             if method not in metrics[experiment]["methods"]:
                 continue
-            found = find_score(experiment, method, comparison.score, metrics[experiment])
+            found = find_score(experiment, method, score, metrics[experiment])
             took = times[(times["experiment"] == experiment) & (times["method"] == method)]
             records.append(
                 {
+                    "score": score,
                     "method": method,
                     "data": heading,
                     "mean": 100 * found.mean,
@@ -74,7 +77,7 @@ def collect_scores(
                     "processor_s": took["processor_s"].mean(),
                 }
             )
-        if not records or records[-1]["method"] != method:
+        if len(records) == n_before:
             raise ValueError(
                 f"{comparison.title}: an experiment must have method {method}, none of "
                 f"{', '.join(comparison.experiments.values())} has"
@@ -85,23 +88,27 @@ def collect_scores(
 def format_comparison(comparison: Comparison, scores: pd.DataFrame) -> str:
     """The comparison in Markdown: data sets, their mean, and mean processor seconds a seed.
 
-    A method has a mean where it has a score on every data set.
+    A table for each score. A method has a mean where it has a score on every data set.
     """
     headings = list(comparison.experiments)
     columns = [*headings, "mean", "processor s a seed"]
-    lines = [f"# {comparison.title}", "", f"| | {' | '.join(columns)} |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for method in comparison.methods:
-        rows = scores[scores["method"] == method].set_index("data")
-        cells = [_format_cell(rows, heading) for heading in headings]
-        is_whole = set(headings) <= set(rows.index)
-        cells.append(f"{rows['mean'].mean():.2f}" if is_whole else MISSING)
-        known = rows["processor_s"].dropna()
-        cells.append(f"{known.mean():.1f}" if len(known) else MISSING)
-        lines.append(f"| {METHOD_NAMES.get(method, method)} | {' | '.join(cells)} |")
+    lines = [f"# {comparison.title}", ""]
+    for score in comparison.scores:
+        lines += [f"| {METRIC_NAMES.get(score, score)} | {' | '.join(columns)} |"]
+        lines += ["|---" * (len(columns) + 1) + "|"]
+        of_score = scores[scores["score"] == score]
+        for method in comparison.methods:
+            rows = of_score[of_score["method"] == method].set_index("data")
+            cells = [_format_cell(rows, heading) for heading in headings]
+            is_whole = set(headings) <= set(rows.index)
+            cells.append(f"{rows['mean'].mean():.2f}" if is_whole else MISSING)
+            known = rows["processor_s"].dropna()
+            cells.append(f"{known.mean():.1f}" if len(known) else MISSING)
+            lines.append(f"| {METHOD_NAMES.get(method, method)} | {' | '.join(cells)} |")
+        lines.append("")
     seeds = " or ".join(map(str, sorted(set(scores["n_seeds"]))))
-    about = f"{comparison.score.upper()} in percent; mean ± standard deviation over {seeds} seeds."
-    lines += ["", about, *(["", comparison.note] if comparison.note else []), ""]
+    lines.append(f"Percent; mean ± standard deviation over {seeds} seeds.")
+    lines += [*(["", comparison.note] if comparison.note else []), ""]
     return "\n".join(lines)
 
 

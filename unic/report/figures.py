@@ -15,21 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from unic.evaluation.formatting import METHOD_NAMES, format_percent
+from unic.evaluation.formatting import METHOD_NAMES, METRIC_NAMES, format_percent
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
 
-METRIC_NAMES = {
-    "acc": "ACC",
-    "all": "All",
-    "old": "Old",
-    "new": "New",
-    "nmi": "NMI",
-    "ami": "AMI",
-    "ari": "ARI",
-    "mean_confidence": "Mean confidence",
-    "used_clusters": "Clusters used",
-}
-LABELED_METRICS = ("acc", "all", "old", "new", "nmi", "ami", "ari")
+LABELED_METRICS = ("acc", "balanced_acc", "all", "old", "new", "nmi", "ami", "ari")
 
 _CURVES = {
     "loss_pos": "Positive loss",
@@ -174,6 +163,56 @@ def plot_metrics(metrics: Mapping[str, Any], *, split: str) -> Figure:
         axes.set_yticks(range(0, 101, 20))
         _label(axes, y="Percent")
         figure.legend(loc="outside upper left", ncols=3, handlelength=1, handleheight=1)
+    return figure
+
+
+def plot_comparison(scores: pd.DataFrame) -> Figure:
+    """Draw the scores of methods on several data sets: a panel a score, a row a method.
+
+    A small mark is a data set, with its deviation over seeds; the large one their mean, where a
+    method has them all.
+
+    Args:
+        scores: Columns ``score``, ``method``, ``data``, ``mean`` and ``std``, in percent.
+
+    Raises:
+        ValueError: If there is no score.
+    """
+    if not len(scores):
+        raise ValueError("scores must hold a row, got none")
+    names = {key: list(dict.fromkeys(scores[key])) for key in ("score", "method", "data")}
+    height = {method: -row for row, method in enumerate(names["method"])}
+    shift = np.linspace(0.25, -0.25, len(names["data"])) if len(names["data"]) > 1 else [0.0]
+    with _style():
+        figure = _new_figure(height=0.34 * len(height) + 1.2)
+        panels = figure.subplots(1, len(names["score"]), sharey=True, squeeze=False)[0]
+        for axes, score in zip(panels, names["score"], strict=True):
+            of_score = scores[scores["score"] == score]
+            for number, data in enumerate(names["data"]):
+                rows = of_score[of_score["data"] == data]
+                axes.errorbar(
+                    rows["mean"],
+                    [height[method] + shift[number] for method in rows["method"]],
+                    xerr=rows["std"],
+                    fmt="o",
+                    markersize=3,
+                    linewidth=0.8,
+                    color=_SEEDS[number % len(_SEEDS)],
+                    alpha=0.75,
+                    label=data,
+                )
+            means = of_score.groupby("method", sort=False)["mean"].agg(["mean", "size"])
+            whole = means[means["size"] == len(names["data"])]["mean"]
+            rows_of_means = [height[method] for method in whole.index]
+            axes.plot(whole, rows_of_means, "|", markersize=13, color=_INK, label="mean")
+            axes.set_title(METRIC_NAMES.get(score, score))
+            axes.grid(visible=True, axis="both")
+            axes.set_xlabel("Percent")
+        labels = [METHOD_NAMES.get(method, method) for method in height]
+        panels[0].set_yticks(list(height.values()), labels)
+        panels[0].tick_params(axis="y", length=0, labelcolor=_INK)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper left", ncols=6, handlelength=1)
     return figure
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from unic.evaluation.formatting import (
     METHOD_NAMES,
+    METRIC_NAMES,
     MISSING,
     format_percent,
     format_value,
@@ -24,7 +25,6 @@ from unic.evaluation.summary import HEADLINES
 from unic.report.contact_sheets import contact_sheet
 from unic.report.figures import (
     LABELED_METRICS,
-    METRIC_NAMES,
     encode_png,
     plot_cluster_sizes,
     plot_confusion,

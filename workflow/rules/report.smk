@@ -59,6 +59,7 @@ rule compare_methods:
     output:
         markdown="results/tables/{comparison}.md",
         csv="results/tables/{comparison}.csv",
+        figure="results/tables/{comparison}.png",
     log:
         "logs/tables/{comparison}.log",
     benchmark:

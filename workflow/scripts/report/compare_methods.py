@@ -1,8 +1,9 @@
 """Put the scores and times of methods on several data sets into one table."""
 
 from unic.report.comparison_tables import Comparison, collect_scores, format_comparison, read_times
+from unic.report.figures import encode_png, plot_comparison
 from unic.runtime.jobs import job
-from unic.storage.files import read_json, write_csv, write_text
+from unic.storage.files import read_json, whole_file, write_csv, write_text
 
 with job(snakemake.log[0]):
     comparison = Comparison(**snakemake.params.comparison)
@@ -11,4 +12,6 @@ with job(snakemake.log[0]):
     times = read_times({name: snakemake.input.get(f"times_{name}", []) for name in names})
     scores = collect_scores(comparison, metrics, times)
     write_csv(snakemake.output.csv, scores)
+    with whole_file(snakemake.output.figure) as figure:
+        figure.write_bytes(encode_png(plot_comparison(scores)))
     write_text(snakemake.output.markdown, format_comparison(comparison, scores))
