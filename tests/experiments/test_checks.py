@@ -70,6 +70,12 @@ from unic.experiments.settings import resolve_experiments
         ("data.name", "manifest", "data.manifest must be set for data.name manifest and no other"),
         ("data.manifest", "a.csv", "for data.name manifest and no other, got a.csv for digits"),
         ("data.label_file", "a.csv", "must be null but for data.name folder, got a.csv for digi"),
+        ("data.imbalance_ratio", 0.5, "data.imbalance_ratio: 0.5 is less than the minimum of 1"),
+        (
+            "data",
+            {"name": "folder", "root": "a", "label_file": "a.csv", "imbalance_ratio": 10},
+            "data.imbalance_ratio must be null where labels are those of data.label_file, got 10",
+        ),
         ("finetuning.trainable", "None", "trainable: 'None' is not one of [null, 'last_b"),
         ("views.n_views", None, "views.n_views: null is not valid under any of the given"),
         ("finetuning.head_norm", "layer", "'layer' is not one of [null, 'rms', 'center', 'stand"),

@@ -16,6 +16,22 @@ def test_lists_the_images_of_the_data_set() -> None:
     }
 
 
+def test_leaves_images_out_where_classes_are_to_be_unequal() -> None:
+    whole, thin = (
+        index_images("digits", root=None, n_clusters=10, far_rank=9, imbalance_ratio=ratio).ids
+        for ratio in (None, 10.0)
+    )
+    for split in ("train", "test"):
+        assert len(thin[split]) < len(whole[split]) / 2
+        assert set(thin[split]) < set(whole[split])
+
+
+def test_refuses_unequal_classes_of_images_without_labels(tmp_path: Path) -> None:
+    root = write_images(tmp_path, "train/1.png", "train/2.png")
+    with pytest.raises(ValueError, match=r"imbalance_ratio .* needs labels: the data set has none"):
+        index_images("folder", root=root, n_clusters=2, far_rank=1, imbalance_ratio=2.0)
+
+
 @pytest.mark.parametrize(
     ("n_clusters", "far_rank", "message"),
     [

@@ -139,6 +139,11 @@ def _of_data(settings: Settings) -> Contradictions:
         f".data.label_file must be null but for data.name folder, got {label_file} for {name}",
     )
     yield (
+        label_file is not None and data["imbalance_ratio"] is not None,
+        ".data.imbalance_ratio must be null where labels are those of data.label_file, got "
+        f"{data['imbalance_ratio']}",
+    )
+    yield (
         decoded is not None and decoded < image_size,
         f".data.decoded must be null or at least image_size={image_size}, got {decoded}",
     )

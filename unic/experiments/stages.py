@@ -23,7 +23,8 @@ class Artifact(NamedTuple):
 
 Files = dict[str, Artifact | str]  # input of a rule to what a stage makes, or to a given path
 
-DATA = ("data.name", "data.root", "data.manifest", "data.bad_images")  # what images there are
+# What images there are.
+DATA = ("data.name", "data.root", "data.manifest", "data.bad_images", "data.imbalance_ratio")
 VIEW = ("data.image_size", "data.crop_pct", "data.mean", "data.std")
 NETWORK = ("backbone.name", "backbone.options")
 POOL = ("negatives.pool", "negatives.labeled_share", "negatives.exclude_known_same_label")

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from unic.images.datasets import list_images, open_images
+from unic.images.datasets import list_images, open_images, read_labels
 from unic.images.images import FileImages
 from unic.images.index import Skipped
+from unic.images.thinning import thin_classes
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def index_images(
     far_rank: int,
     manifest: str | None = None,
     bad_images: str = "error",
+    imbalance_ratio: float | None = None,
     n_workers: int = 1,
 ) -> Listing:
     """List the images of a data set and check that the experiment's numbers fit them.
@@ -41,13 +43,20 @@ def index_images(
         manifest: List of the images, of a data set that has one.
         bad_images: ``error`` leaves it to the first stage that reads an image to refuse it;
             ``skip`` decodes every image file now and leaves out those that cannot be decoded.
+        imbalance_ratio: Leaves images out, so that classes have unequal sizes, see
+            :func:`unic.images.thinning.thin_classes`; None leaves all.
         n_workers: Threads that decode.
 
     Raises:
         FileNotFoundError: If the folder is missing or not laid out as it must be.
-        ValueError: If there is no image, or a number does not fit.
+        ValueError: If there is no image, a number does not fit, or classes are to be thinned where
+            images have no labels.
     """
-    listing = Listing(list_images(name, root=root, manifest=manifest), [])
+    all_ids = list_images(name, root=root, manifest=manifest)
+    if imbalance_ratio is not None:
+        annotations = read_labels(name, all_ids, root=root, manifest=manifest)
+        all_ids = thin_classes(all_ids, annotations, imbalance_ratio=imbalance_ratio)
+    listing = Listing(all_ids, [])
     if bad_images == "skip":
         listing = skip_bad_images(name, listing.ids, root=root, n_workers=n_workers)
     ids = listing.ids

@@ -16,6 +16,7 @@ rule index_images:
         root=value("data.root"),
         manifest_digest=content(value("data.manifest")),
         bad_images=value("data.bad_images"),
+        imbalance_ratio=value("data.imbalance_ratio"),
         n_clusters=value("n_clusters"),
         far_rank=value("neighbors.far_rank"),
         code=script_digest("images/index_images.py"),

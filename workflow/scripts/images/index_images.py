@@ -13,6 +13,7 @@ with job(snakemake.log[0]):
         far_rank=snakemake.params.far_rank,
         manifest=snakemake.input.get("manifest"),
         bad_images=snakemake.params.bad_images,
+        imbalance_ratio=snakemake.params.imbalance_ratio,
         n_workers=snakemake.threads,
     )
     write_index(snakemake.output.images, listing.ids, name=name, root=root, skipped=listing.skipped)
