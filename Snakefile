@@ -12,6 +12,7 @@ configfile: "config/experiments/gcd.yaml"
 configfile: "config/experiments/ablations.yaml"
 configfile: "config/experiments/backbones.yaml"
 configfile: "config/experiments/photos.yaml"
+configfile: "config/experiments/rivals.yaml"
 configfile: "config/tables.yaml"
 configfile: "config/comparisons.yaml"
 
