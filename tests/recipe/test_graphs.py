@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from tests.baselines.blobs import is_same_partition
 from unic.baselines.spectral import join_neighbors
-from unic.recipe.graphs import count_connections, merge_clusters, normalized_cut
+from unic.recipe.graphs import count_connections, merge_clusters
 
 
 def random_graph(n_images: int = 30, seed: int = 0) -> NDArray[np.float64]:
@@ -30,18 +29,6 @@ def cliques(*sizes: int) -> NDArray[np.float64]:
     weights = (component[:, None] == component).astype(np.float64)
     np.fill_diagonal(weights, 0.0)
     return weights
-
-
-def reference_cut(weights: NDArray[np.float64], clusters: list[int], n_clusters: int) -> float:
-    total = 0.0
-    for cluster in range(n_clusters):
-        volume = cut = 0.0
-        for one, other in np.ndindex(weights.shape):
-            if clusters[one] == cluster:
-                volume += weights[one, other]
-                cut += weights[one, other] * (clusters[other] != cluster)
-        total += cut / volume if volume > 0 else 1.0
-    return total
 
 
 def reference_merge(
@@ -79,15 +66,6 @@ def test_connections_equal_plain_loops(n_clusters: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("n_clusters", [1, 2, 5, 30])
-@pytest.mark.parametrize("n_empty", [0, 2])
-def test_cut_equals_plain_loops(n_clusters: int, n_empty: int) -> None:
-    weights, clusters = random_graph(), random_clusters(n_clusters)
-    found = normalized_cut(sp.csr_array(weights), clusters, n_clusters + n_empty)
-    expected = reference_cut(weights, clusters.tolist(), n_clusters + n_empty)
-    assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
-
-
 @pytest.mark.parametrize("n_clusters", [1, 2, 3, 6, 11, 12])
 @pytest.mark.parametrize("seed", range(4))
 def test_merging_equals_a_plain_greedy_loop(n_clusters: int, seed: int) -> None:
@@ -116,36 +94,6 @@ def test_an_empty_cluster_has_no_connections() -> None:
     found = count_connections(sp.csr_array(random_graph()), clusters, 4)
     assert not found[[1, 3]].any()
     assert not found[:, [1, 3]].any()
-
-
-def test_components_are_not_cut() -> None:
-    graph = sp.csr_array(cliques(4, 3, 5))
-    clusters = np.repeat([0, 1, 2], [4, 3, 5])
-    assert normalized_cut(graph, clusters, 3) == 0.0
-    assert normalized_cut(graph, np.zeros(12, dtype=np.int64), 1) == 0.0
-    clusters[0] = 1
-    assert normalized_cut(graph, clusters, 3) > 0.1
-
-
-def test_every_image_by_itself_is_cut_from_all() -> None:
-    assert normalized_cut(sp.csr_array(cliques(6)), np.arange(6), 6) == 6.0
-
-
-def test_an_image_without_connections_counts_as_an_empty_cluster() -> None:
-    graph = sp.csr_array(cliques(4, 1))
-    assert normalized_cut(graph, np.array([0, 0, 0, 0, 1]), 2) == 1.0
-    assert normalized_cut(graph, np.zeros(5, dtype=np.int64), 2) == 1.0
-
-
-def test_the_cut_knows_no_names_of_clusters_and_no_unit_of_weights() -> None:
-    weights, clusters = random_graph(), random_clusters(5)
-    expected = normalized_cut(sp.csr_array(weights), clusters, 5)
-    renamed = np.array([3, 0, 4, 1, 2])[clusters]
-    assert normalized_cut(sp.csr_array(weights), renamed, 5) == pytest.approx(expected, rel=1e-6)
-    assert normalized_cut(sp.csr_array(8 * weights), clusters, 5) == pytest.approx(expected)
-    order = np.random.default_rng(2).permutation(30)
-    permuted = sp.csr_array(weights[order][:, order])
-    assert normalized_cut(permuted, clusters[order], 5) == pytest.approx(expected, rel=1e-6)
 
 
 def test_merging_knows_no_names_of_parts() -> None:
@@ -194,10 +142,9 @@ def test_merging_leaves_its_inputs_alone() -> None:
 # Refusals
 
 
-@pytest.mark.parametrize("measure", [count_connections, normalized_cut])
-def test_refuses_clusters_out_of_range(measure: Callable[..., object]) -> None:
+def test_refuses_clusters_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"column index|exceeds"):
-        measure(sp.csr_array(random_graph()), random_clusters(5), 4)
+        count_connections(sp.csr_array(random_graph()), random_clusters(5), 4)
 
 
 def test_refuses_clusters_of_other_images() -> None:

@@ -22,7 +22,7 @@ from unic.recipe.partitions import (
     tied_mixture,
 )
 
-FEW = Counts(kmeans=2, merged=2, mixtures=2)
+FEW = Counts(kmeans=2, graph=2, mixtures=2)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -194,10 +194,10 @@ def test_a_mixture_tells_long_clusters_apart_that_kmeans_cannot(seed: int) -> No
 def test_blobs_are_found_by_every_kind(sizes: tuple[int, ...]) -> None:
     points, truth = unit_blobs(*sizes)
     found = find(points, 3)
-    assert found.shape == (3 * 2 + 2 * (2 + 1 + 1) + 2, sum(sizes))
+    assert found.shape == (3 * 2 + 2 * (1 + 3 * 2) + 2, sum(sizes))
     assert found.dtype == np.int64
     is_true = np.array([is_same_partition(each, truth) for each in found])
-    kinds = np.repeat(np.arange(8), [6, 2, 1, 1, 2, 1, 1, 2])
+    kinds = np.repeat(np.arange(10), [6, 1, 2, 2, 2, 1, 2, 2, 2, 2])
     assert (np.bincount(kinds, weights=is_true) > 0).all()
 
 
@@ -270,10 +270,10 @@ def test_two_empty_clusters_take_two_points() -> None:
 
 def test_more_clusters_have_fewer_starts() -> None:
     counts = [choose_counts(n_clusters) for n_clusters in (2, 10, 100, 1000, 100_000)]
-    assert counts[0] == counts[1]._replace(kmeans=24, merged=8)
+    assert counts[0] == counts[1]._replace(kmeans=24, graph=8)
     for kind in zip(*counts, strict=True):
         assert list(kind) == sorted(kind, reverse=True)
-    assert counts[-1] == Counts(kmeans=8, merged=4)
+    assert counts[-1] == Counts(kmeans=8, graph=4)
 
 
 # Refusals

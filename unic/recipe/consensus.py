@@ -31,24 +31,24 @@ def match_clusters(probs: Tensor) -> NDArray[np.int64]:
     return np.stack(orders)
 
 
-def measure_agreement(probs: Tensor) -> float:
+def measure_agreements(probs: Tensor) -> NDArray[np.float64]:
     """Share of the images that two heads put into the same cluster, once these are matched.
 
     Args:
         probs: Shape ``(n, h, c)``.
 
     Returns:
-        Mean over all pairs of heads, in ``[0, 1]``; 1 for a single head.
+        Shape ``(h, h)``, symmetric, in ``[0, 1]``, 1 on the diagonal.
     """
     n_images, n_heads, n_clusters = probs.shape
     clusters = probs.argmax(2).numpy()  # (n, h)
-    shares = []
+    shares = np.eye(n_heads)
     for one, other in combinations(range(n_heads), 2):
         pairs = clusters[:, one] * n_clusters + clusters[:, other]  # (n,)
         shared = np.bincount(pairs, minlength=n_clusters**2).reshape(n_clusters, n_clusters)
         rows, columns = linear_sum_assignment(shared, maximize=True)
-        shares.append(shared[rows, columns].sum() / n_images)
-    return float(np.mean(shares)) if shares else 1.0
+        shares[one, other] = shares[other, one] = shared[rows, columns].sum() / n_images
+    return shares
 
 
 def average(probs: Tensor, orders: NDArray[np.int64]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The graph of neighbors, by which partitions are judged and clusters are merged."""
+"""The graph of neighbors, by which clusters are merged."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,25 +35,6 @@ def count_connections(
     """
     member = find_memberships(clusters, n_clusters)  # (n, c)
     return (member.T @ graph @ member).toarray().astype(np.float64)
-
-
-def normalized_cut(graph: sp.csr_array, clusters: NDArray[np.int64], n_clusters: int) -> float:
-    """How badly a partition cuts a graph (Shi and Malik, 2000).
-
-    ``Ncut = sum_k cut_k / vol_k``, the share of the connections of each cluster that leave it,
-    between 0 and K; an empty cluster counts 1, as one without any connection within.
-
-    Args:
-        graph: Symmetric, shape ``(n, n)``.
-        clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
-        n_clusters: K.
-    """
-    connections = count_connections(graph, clusters, n_clusters)  # (c, c)
-    volumes = connections.sum(axis=1)  # (c,)
-    within = np.divide(
-        connections.diagonal(), volumes, out=np.zeros_like(volumes), where=volumes > 0
-    )
-    return float((1.0 - within).sum())
 
 
 def merge_clusters(

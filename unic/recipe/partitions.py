@@ -13,7 +13,7 @@ from torch.nn.functional import normalize, one_hot
 
 from unic.baselines.spectral import embed
 from unic.baselines.ward import merge
-from unic.recipe.graphs import find_memberships, merge_clusters, normalized_cut
+from unic.recipe.graphs import find_memberships, merge_clusters
 from unic.storage.known_labels import UNKNOWN
 
 logger = logging.getLogger(__name__)
@@ -25,17 +25,17 @@ _BLOCK_ENTRIES = 2**25  # of a block of similarities: 128 MB in float32
 
 
 class Counts(NamedTuple):
-    """How many partitions of each kind; one of Ward and of the spectrum in each of two spaces."""
+    """How many partitions of each kind; one of Ward in each of two spaces."""
 
     kmeans: int  # in each of three spaces
-    merged: int  # in each of two
+    graph: int  # of each kind that a graph has a part in, by each of two graphs
     mixtures: int = 3
 
 
 def choose_counts(n_clusters: int) -> Counts:
     """Fewer starts where each has many clusters: they cost more, and differ less in quality."""
     return Counts(
-        kmeans=min(24, max(8, 1200 // n_clusters)), merged=min(8, max(4, 400 // n_clusters))
+        kmeans=min(24, max(8, 1200 // n_clusters)), graph=min(8, max(4, 400 // n_clusters))
     )
 
 
@@ -50,9 +50,10 @@ def find_partitions(
 ) -> NDArray[np.int64]:
     """Cluster the same images in many ways, of which some should be good.
 
-    Spherical k-means in all spaces; k-means of 2 K clusters that are merged by the graph; Ward;
-    the spectrum of both graphs; tied Gaussian mixtures. Where labels are known: semi-supervised
-    k-means alone, since the others cannot keep images in the cluster of their label.
+    Spherical k-means in all spaces, and of the leading eigenvectors of both graphs; k-means of
+    2 K clusters that are merged by the graph, in the points and in the eigenvectors; Ward; tied
+    Gaussian mixtures. Where labels are known: semi-supervised k-means alone, since the others
+    cannot keep images in the cluster of their label.
 
     Args:
         spaces: ``white``, ``half`` and ``plain``: coordinates ``(n, r)`` of unit length, by how
@@ -78,15 +79,22 @@ def find_partitions(
     ]
     if (known_labels >= 0).any():
         return np.concatenate(found)
-    n_parts = min(2 * n_clusters, len(spaces["plain"]))
     for name, graph in graphs.items():
-        points = spaces[name]
-        parts = spherical_kmeans(
-            points, n_clusters=n_parts, n_runs=counts.merged, generator=generator
-        )
-        found.append(np.stack([merge_clusters(graph, each, n_clusters) for each in parts]))
+        points, eigenvectors = spaces[name], _embed_units(graph, n_clusters)
         found.append(merge(points[:, :_N_DIRECTIONS], n_clusters)[None])
-        found.append(_spectral(graph, n_clusters, generator)[None])
+        found.append(
+            spherical_kmeans(
+                eigenvectors, n_clusters=n_clusters, n_runs=counts.graph, generator=generator
+            )
+        )
+        for rows in (points, eigenvectors):
+            parts = spherical_kmeans(
+                rows,
+                n_clusters=min(2 * n_clusters, len(rows)),
+                n_runs=counts.graph,
+                generator=generator,
+            )
+            found.append(np.stack([merge_clusters(graph, each, n_clusters) for each in parts]))
     mixtures = [
         tied_mixture(spaces["plain"], n_clusters=n_clusters, generator=generator)
         for _ in range(counts.mixtures)
@@ -181,15 +189,14 @@ def tied_mixture(
     return shares.argmax(1).numpy()
 
 
-def _spectral(
-    graph: sp.csr_array, n_clusters: int, generator: torch.Generator, n_runs: int = 5
-) -> NDArray[np.int64]:
-    """Of several k-means of the leading eigenvectors of a graph, the one of the lowest cut."""
+def _embed_units(graph: sp.csr_array, n_clusters: int) -> NDArray[np.float32]:
+    """Leading eigenvectors of a graph, of unit length for each image: ``(n, c)``."""
     rows = embed(graph, n_clusters)  # (n, c)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # (n, 1)
-    units = (rows / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
-    runs = spherical_kmeans(units, n_clusters=n_clusters, n_runs=n_runs, generator=generator)
-    return min(runs, key=lambda clusters: normalized_cut(graph, clusters, n_clusters))
+    units: NDArray[np.float32] = (rows / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(
+        np.float32
+    )
+    return units
 
 
 def _seed_centers(

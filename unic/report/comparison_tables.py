@@ -58,7 +58,7 @@ def collect_scores(
     Raises:
         ValueError: If no experiment has a method, or one that has it lacks a score.
     """
-    records = []
+    records: list[dict[str, Any]] = []
     for score, method in product(comparison.scores, comparison.methods):
         n_before = len(records)
         for heading, experiment in comparison.experiments.items():
