@@ -21,6 +21,7 @@ from unic.recipe.clustering import (
     Space,
     _find_nearest,
     _find_neighbors,
+    balances_to_try,
     cluster,
     judge_heads,
     judge_partitions,
@@ -62,17 +63,17 @@ def unit_points(n_images: int = 40, n_dims: int = 5) -> NDArray[np.float32]:
 
 def space_of(points: NDArray[np.float32]) -> Space:
     neighbors = rank(points, 6)
-    graphs = dict.fromkeys(("white", "plain"), join_neighbors(neighbors))
+    graphs = dict.fromkeys(("main", "plain"), join_neighbors(neighbors))
     half = points * np.float32([1, 1, 1, 2, 2])
     half /= np.linalg.norm(half, axis=1, keepdims=True)
-    spaces = {"white": points, "half": half, "plain": points}
+    spaces = {"main": points, "half": half, "plain": points}
     return Space(np.arange(len(points)), spaces, graphs, neighbors[:, 1:])
 
 
 def consensus_of(silhouette: float, disagreement: float) -> Consensus:
     heads = Heads(torch.zeros(1, 2, 3), torch.zeros(1, 2))
     orders = np.zeros((1, 2), dtype=np.int64)
-    return Consensus(heads, orders, torch.zeros(4, 2), silhouette, disagreement)
+    return Consensus(heads, orders, torch.zeros(4, 2), False, silhouette, disagreement)
 
 
 def test_costs_equal_what_is_written() -> None:
@@ -85,9 +86,9 @@ def test_costs_equal_what_is_written() -> None:
 def test_partitions_are_judged_by_the_heads_that_start_from_them() -> None:
     space = space_of(unit_points())
     partitions = np.random.default_rng(1).integers(3, size=(4, 40))
-    found = judge_partitions(space, partitions, start_heads(space.points["white"], partitions, 3))
+    found = judge_partitions(space, partitions, start_heads(space.points["main"], partitions, 3))
     for row, clusters in enumerate(partitions):
-        points = space.points["white"].astype(np.float64)
+        points = space.points["main"].astype(np.float64)
         means = np.stack([points[clusters == c].mean(axis=0) for c in range(3)])
         logits = 20.0 * points @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
         probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -103,7 +104,7 @@ def test_partitions_are_judged_by_the_heads_that_start_from_them() -> None:
 def test_heads_are_judged_by_their_most_probable_clusters() -> None:
     space = space_of(unit_points())
     partitions = np.random.default_rng(1).integers(3, size=(4, 40))
-    probs = start_heads(space.points["white"], partitions, 3).predict(space.points["white"])
+    probs = start_heads(space.points["main"], partitions, 3).predict(space.points["main"])
     found, fit = judge_heads(space, probs), measure_fit(probs, space.neighbors)
     np.testing.assert_array_equal(found.disagreement, fit.disagreement)
     np.testing.assert_array_equal(found.imbalance, fit.imbalance)
@@ -125,6 +126,23 @@ def test_equal_sizes_are_taken_where_they_cost_little(
     balanced: tuple[float, float], expected: bool
 ) -> None:
     assert prefers_balance(consensus_of(0.5, 0.21), consensus_of(*balanced)) is expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([], [False, True]),
+        ([50], [False, True]),  # one class tells nothing of others
+        ([50, 50, 50], [True]),
+        ([60, 50, 40], [True]),
+        ([100, 50, 10], [False]),
+        ([3, 1], [True]),  # so few may differ by chance
+        ([0, 40, 0, 41], [True]),  # classes without labels are new
+    ],
+)
+def test_known_labels_tell_whether_sizes_are_equal(counts: list[int], expected: list[bool]) -> None:
+    known = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
+    assert balances_to_try(np.concatenate([known, np.full(30, -1)])) == expected
 
 
 def test_neighbors_equal_those_of_a_full_sort() -> None:

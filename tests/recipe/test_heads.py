@@ -126,6 +126,15 @@ def test_predictions_equal_plain_loops() -> None:
     np.testing.assert_allclose(heads.predict(points), expected, atol=1e-12)
 
 
+def test_softer_heads_are_less_sure_of_the_same_clusters() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    heads = start_heads(points, np.arange(100).reshape(2, 50) % 3, 3)
+    sure, soft = heads.predict(points), heads.soften(0.25).predict(points)
+    assert soft.argmax(2).equal(sure.argmax(2))
+    assert (soft.amax(2) < sure.amax(2)).all()
+
+
 def test_heads_start_from_the_directions_of_means() -> None:
     points = unit_points().astype(np.float32)
     partitions = np.random.default_rng(0).integers(3, size=(2, 40))  # the fourth one is empty

@@ -167,11 +167,11 @@ def connect(points: NDArray[np.float32]) -> sp.csr_array:
 
 
 def find(points: NDArray[np.float32], n_clusters: int, seed: int = 0) -> NDArray[np.int64]:
-    spaces: Mapping[str, NDArray[np.float32]] = dict.fromkeys(("white", "half", "plain"), points)
+    spaces: Mapping[str, NDArray[np.float32]] = dict.fromkeys(("main", "half", "plain"), points)
     graph = connect(points)
     return find_partitions(
         spaces,
-        {"white": graph, "plain": graph},
+        {"main": graph, "plain": graph},
         n_clusters=n_clusters,
         counts=FEW,
         known_labels=np.full(len(points), -1),
@@ -283,7 +283,7 @@ def test_refuses_spaces_without_a_plain_one() -> None:
     points = unit_points()
     with pytest.raises(KeyError, match="plain"):
         find_partitions(
-            {"white": points},
+            {"main": points},
             {},
             n_clusters=2,
             counts=FEW,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unic.recipe.spaces import find_directions
+from unic.recipe.spaces import find_class_whitening, find_directions, to_unit_length
 
 
 def spread_features(
@@ -44,7 +44,56 @@ def test_coordinates_equal_those_of_singular_vectors(whitening: float, n_directi
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def labeled_points() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Points of three classes, the third without labels, and labels of half of the others."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(120) % 3
+    noise = rng.normal(size=(120, 4)) * [3.0, 1.0, 0.1, 1.0]
+    points = (4.0 * np.eye(3, 4)[truth] + noise).astype(np.float32)
+    return points, np.where((truth < 2) & (np.arange(120) < 60), truth, -1)
+
+
+def test_class_whitening_is_the_inverse_root_of_the_shrunk_covariance() -> None:
+    points, known = labeled_points()
+    covariance = np.zeros((4, 4))
+    for label in range(2):
+        of_class = points[known == label].astype(np.float64)
+        for point in of_class - of_class.mean(axis=0):
+            covariance += np.outer(point, point) / ((known >= 0).sum() - 2)
+    shrunk = 0.5 * covariance + 0.5 * np.trace(covariance) / 4 * np.eye(4)
+    found = find_class_whitening(points, known).astype(np.float64)
+    whitened = found.T @ shrunk @ found
+    np.testing.assert_allclose(whitened / whitened[0, 0], np.eye(4), atol=1e-5)
+
+
 # Laws
+
+
+def test_what_varies_within_classes_counts_for_less() -> None:
+    points, known = labeled_points()
+    lengths = np.linalg.norm(find_class_whitening(points, known), axis=1)
+    assert lengths[0] < 0.7 * lengths[2]
+
+
+def test_class_whitening_ignores_images_without_labels_and_names_of_classes() -> None:
+    points, known = labeled_points()
+    expected = find_class_whitening(points, known)
+    others = points.copy()
+    others[known < 0] = 0.0
+    renamed = np.where(known >= 0, 5 - known, -1)
+    np.testing.assert_allclose(find_class_whitening(others, renamed), expected, rtol=1e-4)
+
+
+def test_single_images_of_their_classes_leave_directions_alike() -> None:
+    points, _ = labeled_points()
+    known = np.where(np.arange(120) < 3, np.arange(120), -1)
+    found = find_class_whitening(points, known).astype(np.float64)
+    np.testing.assert_allclose(found.T @ found, np.eye(4), atol=1e-6)
+
+
+def test_zeros_have_no_length_to_scale() -> None:
+    found = to_unit_length(np.float32([[3, 4], [0, 0]]))
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 
 def test_directions_are_orthonormal_and_variances_fall() -> None:

@@ -16,25 +16,34 @@ from unic.baselines.methods import Found, MethodInputs
 from unic.baselines.spectral import join_neighbors
 from unic.neighbors.mining import mine_neighbors
 from unic.recipe.consensus import average, match_clusters, measure_agreements, smooth
-from unic.recipe.heads import Heads, Training, measure_fit, start_heads, train_heads
+from unic.recipe.heads import SCALE, Heads, Training, measure_fit, start_heads, train_heads
 from unic.recipe.partitions import choose_counts, find_partitions
 from unic.recipe.silhouettes import centroid_silhouette
-from unic.recipe.spaces import Directions, find_directions
+from unic.recipe.spaces import (
+    Directions,
+    find_class_whitening,
+    find_directions,
+    to_unit_length,
+)
 from unic.storage.known_labels import check_known_labels
 
 logger = logging.getLogger(__name__)
 
-WHITENING = {"white": 0.25, "half": 0.125, "plain": 0.0}  # space to exponent
+WHITENING = {"main": 0.25, "half": 0.125, "plain": 0.0}  # space to exponent
 N_NEIGHBORS = 10
 MAX_SAMPLE = 10_000  # images that partitions are sought on
 N_HEADS = 10  # trained by each of the two criteria
 N_KEPT = 6  # of these, the best once they are trained
+UNLABELED = Training()
+LABELED = Training(n_steps=200, learning_rate=0.03)  # GCD, from softer heads
+LABELED_SCALE = 5.0
+MAX_LABEL_IMBALANCE = 0.05  # nats, see `balances_to_try`
 MIN_COMPACTNESS = 0.88  # see `prefers_balance`
 MAX_DISAGREEMENT = 1.8  # see `prefers_balance`
 
 
 class Images(NamedTuple):
-    """All training images, in the whitened space."""
+    """All training images, in the space that heads look at."""
 
     points: NDArray[np.float32]  # (n, r)
     neighbors: NDArray[np.int64]  # (n, k), without the images themselves
@@ -47,7 +56,7 @@ class Space(NamedTuple):
     rows: NDArray[np.int64]  # (m,), which of all they are
     points: Mapping[str, NDArray[np.float32]]  # space to (m, r)
     graphs: Mapping[str, sp.csr_array]  # space to (m, m)
-    neighbors: NDArray[np.int64]  # (m, k) among them in the whitened space, without themselves
+    neighbors: NDArray[np.int64]  # (m, k) among them in the main space, without themselves
 
 
 class Quality(NamedTuple):
@@ -72,6 +81,7 @@ class Consensus(NamedTuple):
     heads: Heads
     orders: NDArray[np.int64]  # (h, c)
     probs: Tensor  # (n, c)
+    is_balanced: bool  # whether the heads' sizes are to be equal
     silhouette: float
     disagreement: float  # of neighbors
 
@@ -95,8 +105,11 @@ def cluster(
     averages one is taken (:func:`prefers_balance`).
 
     New images are given half by their own features, half by their 10 nearest training images.
-    Where labels are known (GCD), labeled images keep their cluster in all partitions, and the
-    cross-entropy of their labels is added to the loss; they are given their label at the end.
+    Where labels are known (GCD), features are whitened by what varies within classes
+    (:func:`find_class_whitening`), labeled images keep their cluster in all partitions, and the
+    cross-entropy of their labels is added to the loss, of a longer training from softer heads;
+    sizes are equal if those of the labels are (:func:`balances_to_try`), and labeled images are
+    given their label at the end.
 
     Args:
         inputs: Features of all splits, known labels.
@@ -118,10 +131,8 @@ def cluster(
     coordinates = {
         split: directions.project(features) for split, features in inputs.features.items()
     }
-    white = {
-        split: directions.whiten(rows, WHITENING["white"]) for split, rows in coordinates.items()
-    }
-    images = Images(white["train"], _find_neighbors(white["train"]), known)
+    main = _find_main_space(directions, coordinates, known)
+    images = Images(main["train"], _find_neighbors(main["train"]), known)
     space = _draw_space(directions, coordinates["train"], images, generator)
     partitions = find_partitions(
         space.points,
@@ -131,33 +142,53 @@ def cluster(
         known_labels=known[space.rows],
         generator=generator,
     )
-    heads = start_heads(space.points["white"], partitions, n_clusters)
+    heads = start_heads(space.points["main"], partitions, n_clusters)
     quality = judge_partitions(space, partitions, heads)
-    free, balanced = (
+    consensuses = [
         _train(
             heads,
             partitions,
-            np.argsort(cost, kind="stable")[:N_HEADS],
             images,
             space,
+            quality,
             is_balanced=is_balanced,
             generator=generator,
         )
-        for cost, is_balanced in ((quality.cost(), False), (quality.balanced_cost(), True))
-    )
-    consensus = balanced if prefers_balance(free, balanced) else free
-    for name, each in (("free", free), ("equal", balanced)):
+        for is_balanced in balances_to_try(known)
+    ]
+    consensus = consensuses[0]
+    if len(consensuses) == 2 and prefers_balance(*consensuses):
+        consensus = consensuses[1]
+    for each in consensuses:
         logger.info(
             "sizes %s: silhouette %.4f, neighbors' disagreement %.3f%s",
-            name,
+            "equal" if each.is_balanced else "free",
             each.silhouette,
             each.disagreement,
             "; taken" if each is consensus else "",
         )
-    found = {split: _predict(consensus, split, points, images) for split, points in white.items()}
+    found = {split: _predict(consensus, split, points, images) for split, points in main.items()}
     clusters, confidence = found["train"]
     found["train"] = np.where(known >= 0, known, clusters), confidence
     return found
+
+
+def balances_to_try(known_labels: NDArray[np.int64]) -> list[bool]:
+    """Whether heads are trained for equal sizes: both ways, unless known labels tell.
+
+    Labels are a sample of their classes. Where their numbers lack less than 0.05 nats of the
+    entropy of equal ones, beyond what a sample lacks by chance, all classes are taken for equal.
+
+    Args:
+        known_labels: Shape ``(n,)``, -1 = unknown.
+    """
+    counts = np.bincount(known_labels[known_labels >= 0])
+    shares = counts[counts > 0] / max(1, counts.sum())
+    if len(shares) < 2:
+        return [False, True]
+    by_chance = (len(shares) - 1) / (2 * counts.sum())
+    imbalance = np.log(len(shares)) + (shares * np.log(shares)).sum() - by_chance
+    return [bool(imbalance < MAX_LABEL_IMBALANCE)]
 
 
 def prefers_balance(free: Consensus, balanced: Consensus) -> bool:
@@ -181,7 +212,7 @@ def prefers_balance(free: Consensus, balanced: Consensus) -> bool:
 def judge_partitions(space: Space, partitions: NDArray[np.int64], heads: Heads) -> Quality:
     """Judge partitions ``(s, m)`` by the heads that start from them."""
     n_clusters = heads.weights.shape[1]
-    points = space.points["white"]
+    points = space.points["main"]
     # One by one: the probabilities of all heads at once may not fit the memory.
     fits = [
         measure_fit(heads.select(np.array([head])).predict(points), space.neighbors)
@@ -209,32 +240,36 @@ def judge_heads(space: Space, probs: Tensor) -> Quality:
 def _train(
     heads: Heads,
     partitions: NDArray[np.int64],
-    chosen: NDArray[np.int64],
     images: Images,
     space: Space,
+    quality: Quality,
     *,
     is_balanced: bool,
     generator: torch.Generator,
 ) -> Consensus:
-    """Train some of the heads that start from partitions, and average the best."""
+    """Train the heads that start from the best partitions, and average the best of these."""
+    costs = quality.balanced_cost() if is_balanced else quality.cost()
+    chosen = np.argsort(costs, kind="stable")[:N_HEADS]
     n_clusters = heads.weights.shape[1]
     sizes = np.stack([np.bincount(partitions[h], minlength=n_clusters) + 1.0 for h in chosen])
     priors = np.ones_like(sizes) if is_balanced else sizes  # (h, c)
+    is_labeled = bool((images.known_labels >= 0).any())
     trained = train_heads(
-        heads.select(chosen),
+        heads.select(chosen).soften(LABELED_SCALE / SCALE) if is_labeled else heads.select(chosen),
         images.points,
         images.neighbors,
         priors=(priors / priors.sum(1, keepdims=True)).astype(np.float32),
         known_labels=images.known_labels,
-        settings=Training(),
+        settings=LABELED if is_labeled else UNLABELED,
         generator=generator,
     )
-    quality = judge_heads(space, trained.predict(space.points["white"]))
-    cost = quality.balanced_cost() if is_balanced else quality.cost()
-    return _average(trained.select(np.argsort(cost, kind="stable")[:N_KEPT]), images, space)
+    fit = judge_heads(space, trained.predict(space.points["main"]))
+    costs = fit.balanced_cost() if is_balanced else fit.cost()
+    best = trained.select(np.argsort(costs, kind="stable")[:N_KEPT])
+    return _average(best, images, space, is_balanced=is_balanced)
 
 
-def _average(heads: Heads, images: Images, space: Space) -> Consensus:
+def _average(heads: Heads, images: Images, space: Space, *, is_balanced: bool) -> Consensus:
     """Average heads, each matched to those before it, beginning with those that agree the most."""
     probs = heads.predict(images.points)  # (n, h, c)
     order = np.argsort(-measure_agreements(probs).mean(axis=1), kind="stable")
@@ -246,6 +281,7 @@ def _average(heads: Heads, images: Images, space: Space) -> Consensus:
         heads.select(order),
         orders,
         mean,
+        is_balanced=is_balanced,
         silhouette=float(quality.silhouette[0]),
         disagreement=float(quality.disagreement[0]),
     )
@@ -264,6 +300,20 @@ def _predict(
     return clusters.numpy(), confidence.clamp(0.0, 1.0).numpy()
 
 
+def _find_main_space(
+    directions: Directions,
+    coordinates: Mapping[str, NDArray[np.float32]],
+    known_labels: NDArray[np.int64],
+) -> dict[str, NDArray[np.float32]]:
+    """Points of each split in the space that heads look at: whitened in part, or by labels."""
+    if not (known_labels >= 0).any():
+        return {
+            split: directions.whiten(rows, WHITENING["main"]) for split, rows in coordinates.items()
+        }
+    whitening = find_class_whitening(coordinates["train"], known_labels)  # (r, r)
+    return {split: to_unit_length(rows @ whitening) for split, rows in coordinates.items()}
+
+
 def _draw_space(
     directions: Directions,
     coordinates: NDArray[np.float32],
@@ -280,9 +330,10 @@ def _draw_space(
     points = {
         name: directions.whiten(coordinates[rows], exponent) for name, exponent in WHITENING.items()
     }
+    points["main"] = images.points[rows]
     graphs = {
         name: join_neighbors(np.hstack([np.arange(len(rows))[:, None], near]))
-        for name, near in (("white", neighbors), ("plain", _find_neighbors(points["plain"])))
+        for name, near in (("main", neighbors), ("plain", _find_neighbors(points["plain"])))
     }
     return Space(rows, points, graphs, neighbors)
 

@@ -32,6 +32,10 @@ class Heads(NamedTuple):
         rows = torch.from_numpy(heads)
         return Heads(self.weights[rows], self.biases[rows])
 
+    def soften(self, factor: float) -> "Heads":
+        """Heads whose logits are multiplied by a factor, at most 1: less sure, easier to move."""
+        return Heads(factor * self.weights, factor * self.biases)
+
 
 class Training(NamedTuple):
     """How heads are trained."""

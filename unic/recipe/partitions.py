@@ -52,13 +52,13 @@ def find_partitions(
 
     Spherical k-means in all spaces, and of the leading eigenvectors of both graphs; k-means of
     2 K clusters that are merged by the graph, in the points and in the eigenvectors; Ward; tied
-    Gaussian mixtures. Where labels are known: semi-supervised k-means alone, since the others
-    cannot keep images in the cluster of their label.
+    Gaussian mixtures. Where labels are known: semi-supervised k-means of the main space alone,
+    which is whitened by labels; the others cannot keep images in the cluster of their label.
 
     Args:
-        spaces: ``white``, ``half`` and ``plain``: coordinates ``(n, r)`` of unit length, by how
+        spaces: ``main``, ``half`` and ``plain``: coordinates ``(n, r)`` of unit length, by how
             much they are whitened.
-        graphs: ``white`` and ``plain``: who is whose neighbor in these spaces.
+        graphs: ``main`` and ``plain``: who is whose neighbor in these spaces.
         n_clusters: K, at least 2.
         counts: How many of each kind.
         known_labels: Shape ``(n,)``, -1 = unknown.
@@ -67,6 +67,7 @@ def find_partitions(
     Returns:
         Shape ``(s, n)``, in ``[0, K)``.
     """
+    is_labeled = bool((known_labels >= 0).any())
     found = [
         spherical_kmeans(
             points,
@@ -75,9 +76,9 @@ def find_partitions(
             known_labels=known_labels,
             generator=generator,
         )
-        for points in spaces.values()
+        for points in ([spaces["main"]] if is_labeled else spaces.values())
     ]
-    if (known_labels >= 0).any():
+    if is_labeled:
         return np.concatenate(found)
     for name, graph in graphs.items():
         points, eigenvectors = spaces[name], _embed_units(graph, n_clusters)

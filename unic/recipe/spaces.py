@@ -1,4 +1,4 @@
-"""Spaces that a recipe looks at features in: of unit length, partly whitened, of unit length."""
+"""Spaces that a recipe looks at features in: whitened in part, or by known labels."""
 
 from typing import NamedTuple
 
@@ -51,9 +51,41 @@ class Directions(NamedTuple):
     def whiten(self, coordinates: NDArray[np.float32], exponent: float) -> NDArray[np.float32]:
         """Coordinates ``(n, r)`` partly whitened, of unit length, see :meth:`transform`."""
         scales: NDArray[np.float32] = self.variances ** np.float32(-exponent)  # (r,)
-        scaled = coordinates * scales  # (n, r)
-        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)  # (n, 1)
-        return scaled / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return to_unit_length(coordinates * scales)
+
+
+def find_class_whitening(
+    coordinates: NDArray[np.float32], known_labels: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Find the map by which labeled classes spread alike in all directions.
+
+    ``S^(-1/2)`` with the covariance ``S`` of labeled images about the mean of their class, half of
+    it shrunk to a multiple of the identity (within-class covariance normalization; Hatch et al.,
+    2006). What varies within classes that are known varies within new ones, too.
+
+    Args:
+        coordinates: Shape ``(n, r)``.
+        known_labels: Shape ``(n,)``, -1 = unknown, some known.
+
+    Returns:
+        Shape ``(r, r)``, from the right; a multiple of the identity where every labeled image is
+        at the mean of its class.
+    """
+    labels = known_labels[known_labels >= 0]  # (l,)
+    points = coordinates[known_labels >= 0].astype(np.float64)  # (l, r)
+    used, own = np.unique(labels, return_inverse=True)
+    means = np.stack([points[own == label].mean(axis=0) for label in range(len(used))])
+    centered = points - means[own]  # (l, r)
+    variances, vectors = np.linalg.eigh(centered.T @ centered / max(1, len(points) - len(used)))
+    mean = max(variances.mean(), np.finfo(np.float32).tiny)
+    scales = (0.5 * np.maximum(variances, 0.0) + 0.5 * mean) ** -0.5  # (r,)
+    return (vectors * (scales / scales.max())).astype(np.float32)
+
+
+def to_unit_length(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Points ``(n, r)`` scaled to unit length; zeros stay."""
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)  # (n, 1)
+    return points / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def find_directions(features: NDArray[np.float32], n_directions: int = N_DIRECTIONS) -> Directions:
