@@ -15,6 +15,7 @@ METHOD_NAMES = {
     "semi_supervised_kmeans_features_normalized": "semi-supervised k-means, unit length",
     "simgcd": "SimGCD",
     "consensus": "UNIC, recipe without settings",
+    "hierarchical_kmeans": "hierarchical semi-supervised k-means",
     "icon": "I-Con",
     "scan": "SCAN",
     "spectral": "spectral clustering",

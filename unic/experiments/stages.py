@@ -32,6 +32,7 @@ KMEANS = ("kmeans.n_restarts", "n_clusters", "seeds")
 PRETRAININGS = {"neighbors": "pretrain", "simgcd": "pretrain_simgcd"}  # method to its stage
 METHODS = {  # method of an experiment to the module of the package whose `cluster` it is
     "consensus": "recipe/clustering.py",
+    "hierarchical_kmeans": "baselines/hierarchical_kmeans.py",
     "icon": "baselines/icon.py",
     "scan": "baselines/scan.py",
     "spectral": "baselines/spectral.py",
