@@ -22,7 +22,7 @@ LEARNING_RATE, MOMENTUM = 5.0, 0.9
 # Step B.
 THRESHOLD, SELF_BATCH_SIZE, SELF_EPOCHS, SELF_LEARNING_RATE = 0.99, 512, 25, 0.03
 
-MIN_STEPS, MAX_STEPS = 500, 2000  # of step A, ours
+MIN_STEPS, MAX_STEPS = 2000, 2000  # of step A, ours
 MAX_SELF_STEPS = 1000  # of step B, ours
 MAX_MEASURED = 20_000  # images over which the final loss of heads is taken, ours
 _WEIGHT_STD = 0.01
@@ -41,8 +41,8 @@ def cluster(
 
     - Features are centered, and scaled so that their squared length is 1 on average: the rate of
       5 is for features of another scale with each backbone, and there for one backbone.
-    - 100 epochs (of batches of 1024), as there, but at least 500 and at most 2000 steps: 20,000
-      images of 1280 dims in 10 clusters take about a minute of one core.
+    - 2000 steps of batches of 1024, which are 100 epochs of 20,000 images, and about a minute of
+      one core there; fewer images in many clusters are far from done after 100 epochs.
     - The loss by which a head is kept is that over the training images, at most 20,000, and a
       neighbor of each, after the training.
     - Up to 50 neighbors, where as many are at hand.
