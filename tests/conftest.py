@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,17 @@ def interruptible() -> Iterator[None]:
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Threads that wait for one another take most of the time where tests run side by side.
+
+    OMP_NUM_THREADS alone does not hold: numba's first parallel loop gives OpenMP all cores.
+    """
+    torch = sys.modules.get("torch")  # tests of the workflow need not wait for its import
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -29,15 +27,6 @@ from unic.recipe.clustering import (
 )
 from unic.recipe.heads import Heads, measure_fit, start_heads
 from unic.recipe.silhouettes import centroid_silhouette
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Where tests run side by side, threads that wait for one another take most of the time."""
-    former = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(former)
 
 
 def unequal_blobs(*sizes: int) -> tuple[MethodInputs, dict[str, NDArray[np.int64]]]:
