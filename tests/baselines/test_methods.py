@@ -22,7 +22,7 @@ from unic.experiments.stages import METHODS, method_module
 # Shorter trainings of smaller heads: long enough to find blobs, and long enough to differ by seed.
 SMALL: dict[str, dict[str, int]] = {
     "icon": {"BATCH_SIZE": 150},
-    "scan": {"MIN_STEPS": 100, "MAX_STEPS": 100},
+    "scan": {"N_STEPS": 100},
     "temi": {"MIN_STEPS": 100, "MAX_STEPS": 100, "BATCH_SIZE": 64, "WIDTH": 32, "BOTTLENECK": 16},
     "turtle": {"N_STEPS": 500},
 }

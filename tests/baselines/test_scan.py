@@ -22,8 +22,7 @@ from unic.baselines.scan import (
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "MIN_STEPS", 100)
-    monkeypatch.setattr(scan, "MAX_STEPS", 100)
+    monkeypatch.setattr(scan, "N_STEPS", 100)
 
 
 def random_log_probs(n_images: int, n_heads: int, n_clusters: int, seed: int) -> Tensor:

@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 
 # Step A (van Gansbeke et al., 2020, their settings on subsets of ImageNet).
 ENTROPY_WEIGHT = 5.0
-N_HEADS, N_NEIGHBORS, BATCH_SIZE, N_EPOCHS = 10, 50, 1024, 100
+N_HEADS, N_NEIGHBORS, BATCH_SIZE = 10, 50, 1024
 LEARNING_RATE, MOMENTUM = 5.0, 0.9
 # Step B.
 THRESHOLD, SELF_BATCH_SIZE, SELF_EPOCHS, SELF_LEARNING_RATE = 0.99, 512, 25, 0.03
 
-MIN_STEPS, MAX_STEPS = 2000, 2000  # of step A, ours
+N_STEPS = 2000  # of step A, ours
 MAX_SELF_STEPS = 1000  # of step B, ours
 MAX_MEASURED = 20_000  # images over which the final loss of heads is taken, ours
 _WEIGHT_STD = 0.01
@@ -136,11 +136,8 @@ def train_heads(
     weights = (_WEIGHT_STD * drawn).to(features.device).requires_grad_()
     biases = torch.zeros(N_HEADS, n_clusters, device=features.device, requires_grad=True)
     optimizer = torch.optim.SGD([weights, biases], lr=LEARNING_RATE, momentum=MOMENTUM)
-    n_steps = count_steps(
-        n_images, BATCH_SIZE, n_epochs=N_EPOCHS, min_steps=MIN_STEPS, max_steps=MAX_STEPS
-    )
-    batches = draw_batches(n_images, BATCH_SIZE, n_steps, generator)
-    for anchors in tqdm(batches, desc="scan", total=n_steps, unit="step", disable=None):
+    batches = draw_batches(n_images, BATCH_SIZE, N_STEPS, generator)
+    for anchors in tqdm(batches, desc="scan", total=N_STEPS, unit="step", disable=None):
         others = draw_neighbors(neighbors, anchors, generator)  # (b,)
         log_probs = [
             _apply(features[rows.to(features.device)], weights, biases)
