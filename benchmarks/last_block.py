@@ -25,9 +25,11 @@ from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import Backbone, load_backbone
 from unic.models.heads import LinearHead
+from unic.neighbors.far_pairs import FarPairs
 from unic.neighbors.metric import to_euclidean
 from unic.neighbors.mining import mine_neighbors
 from unic.recipe.clustering import cluster
+from unic.storage.known_labels import UNKNOWN
 from unic.storage.stores import open_store, read_splits
 from unic.training.step import FinetuningSettings, Trainer
 
@@ -75,7 +77,7 @@ def run_recipe(data: Data, seed: int) -> dict[str, NDArray[np.int64]]:
     n_images = len(data.features["train"])
     own = np.repeat(np.arange(n_images)[:, None], 2, axis=1)
     found = cluster(
-        MethodInputs(data.features, own, np.full(n_images, -1)),
+        MethodInputs(data.features, own, np.full(n_images, UNKNOWN)),
         n_clusters=data.n_clusters,
         generator=torch.Generator().manual_seed(seed),
         device=CPU,
@@ -101,10 +103,9 @@ def finetune(
     features = data.features["train"]
     generator = np.random.default_rng(seed)
     normalized = to_euclidean(features, "cosine")
-    near = mine_neighbors(normalized, n_neighbors=N_NEIGHBORS + 1, far_rank=None).indices
-    units = torch.from_numpy(normalized)
-    rank = len(units) // 10
-    far = torch.cat([(b @ units.T).topk(rank).values[:, -1] for b in units.split(1024)])
+    mined = mine_neighbors(normalized, n_neighbors=N_NEIGHBORS + 1, far_rank=len(normalized) // 10)
+    unknown = np.full(len(normalized), UNKNOWN)
+    far_pairs = FarPairs(normalized, mined.far_radius, known_labels=unknown)
     n_batches = max(1, len(features) // BATCH_SIZE)
     backbone.set_trainable("last_block")
     trainer = Trainer(backbone, [head], settings, n_batches)
@@ -112,13 +113,11 @@ def finetune(
         order = generator.permutation(len(features))
         for anchors in np.array_split(order, n_batches):
             ranks = generator.integers(1, N_NEIGHBORS + 1, size=len(anchors))
-            rows = np.concatenate([anchors, near[anchors, ranks]])
+            rows = np.concatenate([anchors, mined.indices[anchors, ranks]])
             images = next(data.loaders["train"].batches([rows], generator))
             with torch.no_grad():
                 output = backbone.prepare(images)
-            own = units[torch.from_numpy(anchors)]
-            is_far = own @ own.T < far[torch.from_numpy(anchors), None]
-            trainer.train(output, 2, is_far)
+            trainer.train(output, 2, far_pairs.is_far(anchors))
 
 
 @torch.no_grad()

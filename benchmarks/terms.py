@@ -7,6 +7,7 @@ anchor; ACC of the training images, mean over seeds. Labels are read for these f
 
 import argparse
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +19,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from unic.evaluation.metrics import cluster_accuracy
 from unic.neighbors.cleaning import clean_neighbors
+from unic.neighbors.far_pairs import FarPairs
 from unic.neighbors.mining import mine_neighbors
-from unic.recipe.heads import SCALE
+from unic.recipe.heads import start_heads
 from unic.recipe.partitions import spherical_kmeans
 from unic.recipe.spaces import find_directions
+from unic.storage.known_labels import UNKNOWN
 from unic.storage.stores import open_store, read_splits
 from unic.training.losses import batch_negative_loss, entropy_loss, positive_loss
 
@@ -43,7 +45,7 @@ class Data(NamedTuple):
     points: Tensor  # (n, r), of unit length
     neighbors: NDArray[np.int64]  # (n, 1 + k), the image first
     labels: NDArray[np.int64]  # (n,)
-    far_cosine: Tensor  # (n,), beyond a tenth of all images, at least
+    far_pairs: FarPairs  # beyond a tenth of all images
     n_clusters: int
 
 
@@ -73,12 +75,11 @@ def read(folder: Path, n_images: int | None) -> Data:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:n_images])
     train = features["train"][rows]
     points = find_directions(train).transform(train, whitening=0.25)
-    neighbors = mine_neighbors(points, n_neighbors=N_NEIGHBORS + 1, far_rank=None).indices
-    rank = len(rows) // 10
-    tensor = torch.from_numpy(points)
-    far = torch.cat([(b @ tensor.T).topk(rank).values[:, -1] for b in tensor.split(1024)])
+    mined = mine_neighbors(points, n_neighbors=N_NEIGHBORS + 1, far_rank=len(rows) // 10)
+    unknown = np.full(len(rows), UNKNOWN)
+    far_pairs = FarPairs(points, mined.far_radius, known_labels=unknown)
     truth = labels["train"][rows]
-    return Data(tensor, neighbors, truth, far, int(truth.max()) + 1)
+    return Data(torch.from_numpy(points), mined.indices, truth, far_pairs, int(truth.max()) + 1)
 
 
 def plant(data: Data, noise: float, seed: int) -> NDArray[np.int64]:
@@ -95,7 +96,7 @@ def clean(lists: NDArray[np.int64], cleaning: str) -> Positives:
     """Positives by one of several kinds of cleaning."""
     n_images, everyone = len(lists), np.arange(len(lists))
     if cleaning.startswith("union"):
-        unknown = np.full(n_images, -1)
+        unknown = np.full(n_images, UNKNOWN)
         kept = clean_neighbors(lists, quantile=0.8, known_labels=unknown).is_clean
         own = np.repeat(everyone[:, None], N_NEIGHBORS, axis=1)
         is_left_out = cleaning == "union, leave out"
@@ -123,9 +124,8 @@ def train(data: Data, positives: Positives, setting: Setting, seed: int) -> floa
     if setting.start == "k-means":
         clusters = spherical_kmeans(
             points.numpy(), n_clusters=n_clusters, n_runs=1, generator=generator
-        )[0]
-        sums = torch.zeros_like(weights).index_add_(0, torch.from_numpy(clusters), points)
-        weights = SCALE * normalize(sums, dim=1)
+        )  # (1, n)
+        weights = start_heads(points.numpy(), clusters, n_clusters).weights[0]
     weights.requires_grad_()
     n_steps = STEPS[setting.start]
     optimizer = torch.optim.Adam([weights], lr=0.1 if setting.start == "random" else 0.01)
@@ -140,7 +140,7 @@ def train(data: Data, positives: Positives, setting: Setting, seed: int) -> floa
         loss = positive_loss(log_probs, partners)
         loss = loss + setting.lambda_ent * entropy_loss(log_probs)
         if setting.lambda_neg:
-            is_far = points[anchors] @ points[anchors].T < data.far_cosine[anchors, None]
+            is_far = data.far_pairs.is_far(anchors.numpy())
             loss = loss + setting.lambda_neg * batch_negative_loss(log_probs, is_far)
         optimizer.zero_grad()
         loss.backward()
@@ -161,10 +161,15 @@ def grid() -> Iterator[Setting]:
 
 def measure(data: Data, n_seeds: int) -> pd.DataFrame:
     """A row for every setting: its values, ``mean`` and ``std`` of ACC in percent."""
+
+    @cache
+    def find_positives(noise: float, cleaning: str, seed: int) -> Positives:
+        return clean(plant(data, noise, seed), cleaning)
+
     records = []
     for setting in grid():
         scores = [
-            train(data, clean(plant(data, setting.noise, seed), setting.cleaning), setting, seed)
+            train(data, find_positives(setting.noise, setting.cleaning, seed), setting, seed)
             for seed in range(n_seeds)
         ]
         records.append(setting._asdict() | {"mean": np.mean(scores), "std": np.std(scores)})
