@@ -57,11 +57,12 @@ def assign_to_means(
 
 
 def find_nearest(asking: Tensor, known: Tensor, n_nearest: int) -> Iterator[Tensor]:
-    """Yield the rows of the highest cosines, block by block of the images that ask.
+    """Yield the rows of the highest products, block by block of the images that ask.
 
     Args:
-        asking: Shape ``(n, d)``, of unit length.
-        known: Shape ``(m, d)``, of unit length, on the device where cosines are computed.
+        asking: Shape ``(n, d)``.
+        known: Shape ``(m, d)``, on the device where products are computed; they are cosines where
+            both are of unit length.
         n_nearest: At most m.
 
     Yields:

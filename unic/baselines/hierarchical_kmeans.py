@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unic.baselines.assignment import find_nearest
 from unic.baselines.checks import check_inputs
-from unic.baselines.kmeans import fit_kmeans
+from unic.baselines.kmeans import assign_clusters, fit_kmeans
 from unic.baselines.methods import Found, MethodInputs
 from unic.neighbors.metric import to_euclidean
 
@@ -56,11 +57,12 @@ def cluster(
         generator=generator,
         device=device,
     ).centers
-    directions = add_levels(centers, generator=generator)  # (c, d)
+    directions = torch.from_numpy(add_levels(centers, generator=generator)).to(device)  # (c, d)
     known = inputs.known_labels
     found: Found = {}
     for split, rows in points.items():
-        clusters = (rows @ directions.T).argmax(axis=1)  # (n,)
+        nearest = torch.cat(list(find_nearest(torch.from_numpy(rows), directions, 1)))  # (n, 1)
+        clusters = nearest[:, 0].cpu().numpy()  # (n,)
         if split == "train":
             clusters = np.where(known >= 0, known, clusters)
         found[split] = clusters, np.ones(len(clusters), dtype=np.float32)
@@ -84,8 +86,7 @@ def add_levels(centers: NDArray[np.float32], *, generator: torch.Generator) -> N
         fit = fit_kmeans(
             level, n_clusters=len(level) // 2, n_restarts=N_RESTARTS, generator=generator
         )
-        distances = np.linalg.norm(level[:, None] - fit.centers[None], axis=2)  # (k, k / 2)
-        ancestors = distances.argmin(axis=1)[ancestors]
+        ancestors = assign_clusters(level, fit.centers)[ancestors]
         level, weight = to_euclidean(fit.centers, "cosine"), weight / 2.0
         total += np.float32(weight) * level[ancestors]
     return total

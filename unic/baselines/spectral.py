@@ -31,7 +31,7 @@ def cluster(
     """Cluster the rows of the leading eigenvectors of the neighbor graph by k-means.
 
     Two images are joined where one is among the neighbors of the other. The rows of
-    :func:`embed` are scaled to unit length and clustered by k-means, best of 10 (Ng, Jordan and
+    :func:`embed_units` are clustered by k-means, best of 10 (Ng, Jordan and
     Weiss, 2001, there with a Gaussian affinity). Known labels are not used.
 
     New images are no nodes of the graph and have no row: the 10 nearest training images by cosine
@@ -51,12 +51,11 @@ def cluster(
         ValueError: If the inputs do not fit together, see :func:`check_inputs`.
     """
     train = check_inputs(inputs, n_clusters)
-    rows = embed(join_neighbors(inputs.neighbors), n_clusters)  # (n, c)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # (n, 1)
-    has_row = lengths[:, 0] > 0  # (n,)
+    rows = embed_units(join_neighbors(inputs.neighbors), n_clusters)  # (n, c)
+    has_row = rows.any(axis=1)  # (n,)
     if not has_row.all():
         logger.warning("%d images lie in components without an eigenvector", (~has_row).sum())
-    units = (rows[has_row] / lengths[has_row]).astype(np.float32)  # (m, c)
+    units = rows[has_row]  # (m, c)
     fit = fit_kmeans(
         units, n_clusters=n_clusters, n_restarts=N_RESTARTS, generator=generator, device=device
     )
@@ -82,6 +81,14 @@ def join_neighbors(neighbors: NDArray[np.int64]) -> csr_array:
     directed = coo_array((ones, (anchors, neighbors[:, 1:].ravel())), shape=(n_images, n_images))
     graph = csr_array(directed)
     return csr_array(graph.maximum(graph.T))
+
+
+def embed_units(graph: csr_array, n_vectors: int) -> NDArray[np.float32]:
+    """Rows ``(n, v)`` of :func:`embed` scaled to unit length; rows of zeros stay."""
+    rows = embed(graph, n_vectors)  # (n, v)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # (n, 1)
+    units: NDArray[np.float64] = rows / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return units.astype(np.float32)
 
 
 def embed(graph: csr_array, n_vectors: int) -> NDArray[np.float64]:

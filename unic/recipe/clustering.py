@@ -14,22 +14,18 @@ from unic.baselines.assignment import find_nearest
 from unic.baselines.checks import check_inputs
 from unic.baselines.methods import Found, MethodInputs
 from unic.baselines.spectral import join_neighbors
+from unic.neighbors.metric import to_euclidean
 from unic.neighbors.mining import mine_neighbors
 from unic.recipe.consensus import average, match_clusters, measure_agreements, smooth
 from unic.recipe.heads import SCALE, Heads, Training, measure_fit, start_heads, train_heads
 from unic.recipe.partitions import choose_counts, find_partitions
 from unic.recipe.silhouettes import centroid_silhouette
-from unic.recipe.spaces import (
-    Directions,
-    find_class_whitening,
-    find_directions,
-    to_unit_length,
-)
+from unic.recipe.spaces import Directions, find_class_whitening, find_directions
 from unic.storage.known_labels import check_known_labels
 
 logger = logging.getLogger(__name__)
 
-WHITENING = {"main": 0.25, "half": 0.125, "plain": 0.0}  # space to exponent
+MAIN, HALF = 0.25, 0.125  # exponents of the whitening of two spaces; the plain one has none
 N_NEIGHBORS = 10
 MAX_SAMPLE = 10_000  # images that partitions are sought on
 N_HEADS = 10  # trained by each of the two criteria
@@ -49,9 +45,18 @@ class Images(NamedTuple):
     neighbors: NDArray[np.int64]  # (n, k), without the images themselves
     known_labels: NDArray[np.int64]  # (n,), -1 = unknown
 
+    @property
+    def is_labeled(self) -> bool:
+        """Whether a label is known."""
+        return bool((self.known_labels >= 0).any())
+
 
 class Space(NamedTuple):
-    """The images that partitions are sought on: all, or a sample of them."""
+    """The images that partitions are sought on: all, or a sample of them.
+
+    Partitions by a graph or in the plain space cannot keep images in the cluster of their label:
+    where labels are known there is no graph, and no plain space.
+    """
 
     rows: NDArray[np.int64]  # (m,), which of all they are
     points: Mapping[str, NDArray[np.float32]]  # space to (m, r)
@@ -96,7 +101,7 @@ def cluster(
     """Cluster images without any setting.
 
     Features are scaled to unit length, centered and partly whitened in 256 principal directions.
-    Some tens of partitions of several kinds are found (:func:`find_partitions`), and judged
+    Some hundred partitions of several kinds are found (:func:`find_partitions`), and judged
     without labels by two criteria: one looks for compact clusters in which neighbors agree,
     whatever their sizes (:meth:`Quality.cost`); one for clusters of equal size in which
     neighbors agree (:meth:`Quality.balanced_cost`). By each, 10 partitions become heads that are
@@ -156,9 +161,8 @@ def cluster(
         )
         for is_balanced in balances_to_try(known)
     ]
-    consensus = consensuses[0]
-    if len(consensuses) == 2 and prefers_balance(*consensuses):
-        consensus = consensuses[1]
+    free, balanced = consensuses[0], consensuses[-1]  # one and the same where labels tell
+    consensus = balanced if prefers_balance(free, balanced) else free
     for each in consensuses:
         logger.info(
             "sizes %s: silhouette %.4f, neighbors' disagreement %.3f%s",
@@ -174,7 +178,7 @@ def cluster(
 
 
 def balances_to_try(known_labels: NDArray[np.int64]) -> list[bool]:
-    """Whether heads are trained for equal sizes: both ways, unless known labels tell.
+    """Whether heads are trained for equal sizes: first not, then so, unless known labels tell.
 
     Labels are a sample of their classes. Where their numbers lack less than 0.05 nats of the
     entropy of equal ones, beyond what a sample lacks by chance, all classes are taken for equal.
@@ -253,14 +257,14 @@ def _train(
     n_clusters = heads.weights.shape[1]
     sizes = np.stack([np.bincount(partitions[h], minlength=n_clusters) + 1.0 for h in chosen])
     priors = np.ones_like(sizes) if is_balanced else sizes  # (h, c)
-    is_labeled = bool((images.known_labels >= 0).any())
+    settings, softness = (LABELED, LABELED_SCALE / SCALE) if images.is_labeled else (UNLABELED, 1.0)
     trained = train_heads(
-        heads.select(chosen).soften(LABELED_SCALE / SCALE) if is_labeled else heads.select(chosen),
+        heads.select(chosen).soften(softness),
         images.points,
         images.neighbors,
         priors=(priors / priors.sum(1, keepdims=True)).astype(np.float32),
         known_labels=images.known_labels,
-        settings=LABELED if is_labeled else UNLABELED,
+        settings=settings,
         generator=generator,
     )
     fit = judge_heads(space, trained.predict(space.points["main"]))
@@ -307,11 +311,9 @@ def _find_main_space(
 ) -> dict[str, NDArray[np.float32]]:
     """Points of each split in the space that heads look at: whitened in part, or by labels."""
     if not (known_labels >= 0).any():
-        return {
-            split: directions.whiten(rows, WHITENING["main"]) for split, rows in coordinates.items()
-        }
+        return {split: directions.whiten(rows, MAIN) for split, rows in coordinates.items()}
     whitening = find_class_whitening(coordinates["train"], known_labels)  # (r, r)
-    return {split: to_unit_length(rows @ whitening) for split, rows in coordinates.items()}
+    return {split: to_euclidean(rows @ whitening, "cosine") for split, rows in coordinates.items()}
 
 
 def _draw_space(
@@ -320,17 +322,17 @@ def _draw_space(
     images: Images,
     generator: torch.Generator,
 ) -> Space:
-    """The images to seek partitions on, with their graphs in the whitened and the plain space."""
+    """The images to seek partitions on, with their graphs in the main and the plain space."""
     n_images = len(coordinates)
     rows, neighbors = np.arange(n_images), images.neighbors
     if n_images > MAX_SAMPLE:
         drawn = torch.randperm(n_images, generator=generator)[:MAX_SAMPLE]
         rows = np.sort(drawn.numpy())
         neighbors = _find_neighbors(images.points[rows])  # (m, k)
-    points = {
-        name: directions.whiten(coordinates[rows], exponent) for name, exponent in WHITENING.items()
-    }
-    points["main"] = images.points[rows]
+    points = {"main": images.points[rows], "half": directions.whiten(coordinates[rows], HALF)}
+    if (images.known_labels[rows] >= 0).any():
+        return Space(rows, points, {}, neighbors)
+    points["plain"] = directions.whiten(coordinates[rows], 0.0)
     graphs = {
         name: join_neighbors(np.hstack([np.arange(len(rows))[:, None], near]))
         for name, near in (("main", neighbors), ("plain", _find_neighbors(points["plain"])))

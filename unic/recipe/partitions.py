@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from unic.baselines.spectral import embed
+from unic.baselines.spectral import embed_units
 from unic.baselines.ward import merge
 from unic.recipe.graphs import find_memberships, merge_clusters
 from unic.storage.known_labels import UNKNOWN
@@ -58,7 +58,8 @@ def find_partitions(
     Args:
         spaces: ``main``, ``half`` and ``plain``: coordinates ``(n, r)`` of unit length, by how
             much they are whitened.
-        graphs: ``main`` and ``plain``: who is whose neighbor in these spaces.
+        graphs: ``main`` and ``plain``: who is whose neighbor in these spaces. Where labels are
+            known, neither ``plain`` nor a graph is needed.
         n_clusters: K, at least 2.
         counts: How many of each kind.
         known_labels: Shape ``(n,)``, -1 = unknown.
@@ -81,7 +82,7 @@ def find_partitions(
     if is_labeled:
         return np.concatenate(found)
     for name, graph in graphs.items():
-        points, eigenvectors = spaces[name], _embed_units(graph, n_clusters)
+        points, eigenvectors = spaces[name], embed_units(graph, n_clusters)
         found.append(merge(points[:, :_N_DIRECTIONS], n_clusters)[None])
         found.append(
             spherical_kmeans(
@@ -188,16 +189,6 @@ def tied_mixture(
         offsets = (sizes / len(rows)).log() - 0.5 * centers.square().sum(1)  # (c,)
         shares = (white @ centers.T + offsets).softmax(1)  # (n, c)
     return shares.argmax(1).numpy()
-
-
-def _embed_units(graph: sp.csr_array, n_clusters: int) -> NDArray[np.float32]:
-    """Leading eigenvectors of a graph, of unit length for each image: ``(n, c)``."""
-    rows = embed(graph, n_clusters)  # (n, c)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # (n, 1)
-    units: NDArray[np.float32] = (rows / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(
-        np.float32
-    )
-    return units
 
 
 def _seed_centers(

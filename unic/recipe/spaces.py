@@ -51,7 +51,7 @@ class Directions(NamedTuple):
     def whiten(self, coordinates: NDArray[np.float32], exponent: float) -> NDArray[np.float32]:
         """Coordinates ``(n, r)`` partly whitened, of unit length, see :meth:`transform`."""
         scales: NDArray[np.float32] = self.variances ** np.float32(-exponent)  # (r,)
-        return to_unit_length(coordinates * scales)
+        return to_euclidean(coordinates * scales, "cosine")
 
 
 def find_class_whitening(
@@ -80,12 +80,6 @@ def find_class_whitening(
     mean = max(variances.mean(), np.finfo(np.float32).tiny)
     scales = (0.5 * np.maximum(variances, 0.0) + 0.5 * mean) ** -0.5  # (r,)
     return (vectors * (scales / scales.max())).astype(np.float32)
-
-
-def to_unit_length(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points ``(n, r)`` scaled to unit length; zeros stay."""
-    lengths = np.linalg.norm(points, axis=1, keepdims=True)  # (n, 1)
-    return points / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def find_directions(features: NDArray[np.float32], n_directions: int = N_DIRECTIONS) -> Directions:

@@ -58,12 +58,16 @@ def collect_scores(
     Raises:
         ValueError: If no experiment has a method, or one that has it lacks a score.
     """
+    for method in comparison.methods:
+        if not any(method in metrics[name]["methods"] for name in comparison.experiments.values()):
+            raise ValueError(
+                f"{comparison.title}: an experiment must have method {method}, none of "
+                f"{', '.join(comparison.experiments.values())} has"
+            )
     records: list[dict[str, Any]] = []
-    for score, method in product(comparison.scores, comparison.methods):
-        n_before = len(records)
-        for heading, experiment in comparison.experiments.items():
-            if method not in metrics[experiment]["methods"]:
-                continue
+    cells = product(comparison.scores, comparison.methods, comparison.experiments.items())
+    for score, method, (heading, experiment) in cells:
+        if method in metrics[experiment]["methods"]:
             found = find_score(experiment, method, score, metrics[experiment])
             took = times[(times["experiment"] == experiment) & (times["method"] == method)]
             records.append(
@@ -76,11 +80,6 @@ def collect_scores(
                     "n_seeds": found.n_seeds,
                     "processor_s": took["processor_s"].mean(),
                 }
-            )
-        if len(records) == n_before:
-            raise ValueError(
-                f"{comparison.title}: an experiment must have method {method}, none of "
-                f"{', '.join(comparison.experiments.values())} has"
             )
     return pd.DataFrame(records)
 
