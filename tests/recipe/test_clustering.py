@@ -21,6 +21,7 @@ from unic.recipe.clustering import (
     _find_neighbors,
     balances_to_try,
     cluster,
+    draw_sample,
     judge_heads,
     judge_partitions,
     prefers_balance,
@@ -157,6 +158,25 @@ def test_finds_blobs_of_any_sizes_and_where_new_images_lie(sizes: tuple[int, ...
 def test_finds_blobs_on_a_sample_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unic.recipe.clustering.MAX_SAMPLE", 100)
     assert_finds_three_blobs(cluster)
+
+
+def test_a_sample_holds_images_of_every_labeled_class() -> None:
+    known = np.full(1000, -1)
+    known[:300], known[300:304], known[400:420] = 0, 1, 2
+    drawn = draw_sample(known, 50, generator=torch.Generator().manual_seed(0))
+    assert len(drawn) == 50
+    assert (np.diff(drawn) > 0).all()
+    counts = np.bincount(known[drawn] + 1)
+    assert counts[1] >= 10
+    assert counts[2] == 4
+    assert counts[3] >= 10
+    assert len(draw_sample(known, 12, generator=torch.Generator().manual_seed(0))) == 24
+
+
+def test_a_sample_without_labels_is_any() -> None:
+    drawn = draw_sample(np.full(100, -1), 30, generator=torch.Generator().manual_seed(0))
+    expected = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:30].sort().values
+    np.testing.assert_array_equal(drawn, expected)
 
 
 def test_every_image_may_be_a_cluster_of_its_own() -> None:

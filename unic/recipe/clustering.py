@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 MAIN, HALF = 0.25, 0.125  # exponents of the whitening of two spaces; the plain one has none
 N_NEIGHBORS = 10
 MAX_SAMPLE = 10_000  # images that partitions are sought on
+MIN_LABELED = 10  # of these, of each labeled class, or all that there are
 N_HEADS = 10  # trained by each of the two criteria
 N_KEPT = 6  # of these, the best once they are trained
 UNLABELED = Training()
@@ -326,8 +327,7 @@ def _draw_space(
     n_images = len(coordinates)
     rows, neighbors = np.arange(n_images), images.neighbors
     if n_images > MAX_SAMPLE:
-        drawn = torch.randperm(n_images, generator=generator)[:MAX_SAMPLE]
-        rows = np.sort(drawn.numpy())
+        rows = draw_sample(images.known_labels, MAX_SAMPLE, generator=generator)
         neighbors = _find_neighbors(images.points[rows])  # (m, k)
     points = {"main": images.points[rows], "half": directions.whiten(coordinates[rows], HALF)}
     if (images.known_labels[rows] >= 0).any():
@@ -338,6 +338,30 @@ def _draw_space(
         for name, near in (("main", neighbors), ("plain", _find_neighbors(points["plain"])))
     }
     return Space(rows, points, graphs, neighbors)
+
+
+def draw_sample(
+    known_labels: NDArray[np.int64], n_drawn: int, *, generator: torch.Generator
+) -> NDArray[np.int64]:
+    """Draw images at random, and of each labeled class at least 10 labeled ones, or all there are.
+
+    A cluster that is given labels must have images from which it starts.
+
+    Args:
+        known_labels: Shape ``(n,)``, -1 = unknown.
+        n_drawn: Number of images, at most n; more if labeled classes need more.
+        generator: Source of all random numbers.
+
+    Returns:
+        Rows, ascending, of shape ``(n_drawn,)``.
+    """
+    order = torch.randperm(len(known_labels), generator=generator).numpy()
+    labels = known_labels[order]
+    is_first = np.zeros(len(order), dtype=bool)
+    for label in np.unique(labels[labels >= 0]):
+        is_first[np.flatnonzero(labels == label)[:MIN_LABELED]] = True
+    first = np.concatenate([order[is_first], order[~is_first]])
+    return np.sort(first[: max(n_drawn, int(is_first.sum()))])
 
 
 def _find_neighbors(points: NDArray[np.float32]) -> NDArray[np.int64]:
