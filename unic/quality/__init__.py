@@ -1,0 +1,1 @@
+"""What can be said of clusters and images without true labels."""
