@@ -17,7 +17,6 @@ from unic.recipe.clustering import (
     Consensus,
     Quality,
     Space,
-    _find_nearest,
     _find_neighbors,
     balances_to_try,
     cluster,
@@ -138,10 +137,6 @@ def test_known_labels_tell_whether_sizes_are_equal(counts: list[int], expected: 
 def test_neighbors_equal_those_of_a_full_sort() -> None:
     points = unit_points()
     np.testing.assert_array_equal(_find_neighbors(points), rank(points, 11)[:, 1:])
-    new = unit_points(60)[40:]
-    cosines = new.astype(np.float64) @ points.T.astype(np.float64)
-    np.testing.assert_array_equal(_find_nearest(new, points), np.argsort(-cosines)[:, :10])
-    assert _find_nearest(new, points[:3]).shape == (20, 3)
 
 
 # Laws

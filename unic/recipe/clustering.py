@@ -10,23 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unic.baselines.assignment import find_nearest
 from unic.baselines.checks import check_inputs
 from unic.baselines.methods import Found, MethodInputs
 from unic.baselines.spectral import join_neighbors
-from unic.neighbors.metric import to_euclidean
 from unic.neighbors.mining import mine_neighbors
-from unic.recipe.consensus import average, match_clusters, measure_agreements, smooth
+from unic.recipe.consensus import average, match_clusters, measure_agreements
 from unic.recipe.heads import SCALE, Heads, Training, measure_fit, start_heads, train_heads
+from unic.recipe.model import N_NEIGHBORS, Model
 from unic.recipe.partitions import choose_counts, find_partitions
 from unic.recipe.silhouettes import centroid_silhouette
-from unic.recipe.spaces import Directions, find_class_whitening, find_directions
+from unic.recipe.spaces import Directions, find_class_whitening, find_directions, whiten
 from unic.storage.known_labels import check_known_labels
 
 logger = logging.getLogger(__name__)
 
 MAIN, HALF = 0.25, 0.125  # exponents of the whitening of two spaces; the plain one has none
-N_NEIGHBORS = 10
 MAX_SAMPLE = 10_000  # images that partitions are sought on
 MIN_LABELED = 10  # of these, of each labeled class, or all that there are
 N_HEADS = 10  # trained by each of the two criteria
@@ -131,21 +129,49 @@ def cluster(
             :func:`unic.baselines.checks.check_inputs`, or a known label is not below K.
     """
     train = check_inputs(inputs, n_clusters)
-    known = inputs.known_labels  # (n,)
-    check_known_labels(known, len(train), n_clusters=n_clusters)
+    model = fit(train, known_labels=inputs.known_labels, n_clusters=n_clusters, generator=generator)
+    found: Found = {}
+    for split, features in inputs.features.items():
+        predicted = model.predict_training() if split == "train" else model.predict(features)
+        confidence, clusters = predicted.probs.max(dim=1)
+        found[split] = clusters.numpy(), confidence.clamp(0.0, 1.0).numpy()
+    return found
+
+
+def fit(
+    train: NDArray[np.float32],
+    *,
+    known_labels: NDArray[np.int64],
+    n_clusters: int,
+    generator: torch.Generator,
+) -> Model:
+    """Learn the clusters of training images, see :func:`cluster`.
+
+    Args:
+        train: Features, shape ``(n, d)``, float32, finite.
+        known_labels: Shape ``(n,)``, -1 = unknown.
+        n_clusters: K, at most n.
+        generator: Source of all random numbers.
+
+    Raises:
+        ValueError: If features are not finite or all of one direction, or a known label is not
+            below K.
+    """
+    check_known_labels(known_labels, len(train), n_clusters=n_clusters)
     directions = find_directions(train)
-    coordinates = {
-        split: directions.project(features) for split, features in inputs.features.items()
-    }
-    main = _find_main_space(directions, coordinates, known)
-    images = Images(main["train"], _find_neighbors(main["train"]), known)
-    space = _draw_space(directions, coordinates["train"], images, generator)
+    coordinates = directions.project(train)  # (n, r)
+    whitening = directions.scales(MAIN)
+    if (known_labels >= 0).any():
+        whitening = find_class_whitening(coordinates, known_labels)  # (r, r)
+    points = whiten(coordinates, whitening)  # (n, r)
+    images = Images(points, _find_neighbors(points), known_labels)
+    space = _draw_space(directions, coordinates, images, generator)
     partitions = find_partitions(
         space.points,
         space.graphs,
         n_clusters=n_clusters,
         counts=choose_counts(n_clusters),
-        known_labels=known[space.rows],
+        known_labels=known_labels[space.rows],
         generator=generator,
     )
     heads = start_heads(space.points["main"], partitions, n_clusters)
@@ -160,22 +186,19 @@ def cluster(
             is_balanced=is_balanced,
             generator=generator,
         )
-        for is_balanced in balances_to_try(known)
+        for is_balanced in balances_to_try(known_labels)
     ]
     free, balanced = consensuses[0], consensuses[-1]  # one and the same where labels tell
-    consensus = balanced if prefers_balance(free, balanced) else free
+    taken = balanced if prefers_balance(free, balanced) else free
     for each in consensuses:
         logger.info(
             "sizes %s: silhouette %.4f, neighbors' disagreement %.3f%s",
             "equal" if each.is_balanced else "free",
             each.silhouette,
             each.disagreement,
-            "; taken" if each is consensus else "",
+            "; taken" if each is taken else "",
         )
-    found = {split: _predict(consensus, split, points, images) for split, points in main.items()}
-    clusters, confidence = found["train"]
-    found["train"] = np.where(known >= 0, known, clusters), confidence
-    return found
+    return Model(directions, whitening, taken.heads, taken.orders, points, taken.probs, *images[1:])
 
 
 def balances_to_try(known_labels: NDArray[np.int64]) -> list[bool]:
@@ -292,31 +315,6 @@ def _average(heads: Heads, images: Images, space: Space, *, is_balanced: bool) -
     )
 
 
-def _predict(
-    consensus: Consensus, split: str, points: NDArray[np.float32], images: Images
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Clusters ``(n,)`` of a split's images in the whitened space, and confidences ``(n,)``."""
-    if split == "train":
-        probs, near = consensus.probs, images.neighbors
-    else:
-        probs = average(consensus.heads.predict(points), consensus.orders)  # (n, c)
-        near = _find_nearest(points, images.points)  # (n, k)
-    confidence, clusters = smooth(probs, consensus.probs, near).max(dim=1)
-    return clusters.numpy(), confidence.clamp(0.0, 1.0).numpy()
-
-
-def _find_main_space(
-    directions: Directions,
-    coordinates: Mapping[str, NDArray[np.float32]],
-    known_labels: NDArray[np.int64],
-) -> dict[str, NDArray[np.float32]]:
-    """Points of each split in the space that heads look at: whitened in part, or by labels."""
-    if not (known_labels >= 0).any():
-        return {split: directions.whiten(rows, MAIN) for split, rows in coordinates.items()}
-    whitening = find_class_whitening(coordinates["train"], known_labels)  # (r, r)
-    return {split: to_euclidean(rows @ whitening, "cosine") for split, rows in coordinates.items()}
-
-
 def _draw_space(
     directions: Directions,
     coordinates: NDArray[np.float32],
@@ -329,10 +327,13 @@ def _draw_space(
     if n_images > MAX_SAMPLE:
         rows = draw_sample(images.known_labels, MAX_SAMPLE, generator=generator)
         neighbors = _find_neighbors(images.points[rows])  # (m, k)
-    points = {"main": images.points[rows], "half": directions.whiten(coordinates[rows], HALF)}
+    points = {
+        "main": images.points[rows],
+        "half": whiten(coordinates[rows], directions.scales(HALF)),
+    }
     if (images.known_labels[rows] >= 0).any():
         return Space(rows, points, {}, neighbors)
-    points["plain"] = directions.whiten(coordinates[rows], 0.0)
+    points["plain"] = whiten(coordinates[rows], directions.scales(0.0))
     graphs = {
         name: join_neighbors(np.hstack([np.arange(len(rows))[:, None], near]))
         for name, near in (("main", neighbors), ("plain", _find_neighbors(points["plain"])))
@@ -368,10 +369,3 @@ def _find_neighbors(points: NDArray[np.float32]) -> NDArray[np.int64]:
     """The 10 nearest of each point, without itself: ``(n, k)``."""
     n_neighbors = min(N_NEIGHBORS + 1, len(points))
     return mine_neighbors(points, n_neighbors=n_neighbors, far_rank=None).indices[:, 1:]
-
-
-def _find_nearest(points: NDArray[np.float32], training: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The training points of the highest cosine to each point: ``(n, k)``."""
-    n_nearest = min(N_NEIGHBORS, len(training))
-    found = find_nearest(torch.from_numpy(points), torch.from_numpy(training), n_nearest)
-    return torch.cat(list(found)).numpy()

@@ -35,10 +35,10 @@ class Directions(NamedTuple):
         Raises:
             ValueError: If features are not a finite float32 matrix of these dims.
         """
-        return self.whiten(self.project(features), whitening)
+        return whiten(self.project(features), self.scales(whitening))
 
     def project(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Coordinates ``(n, r)`` as they are, from which :meth:`whiten` goes on.
+        """Coordinates ``(n, r)`` as they are, from which :func:`whiten` goes on.
 
         Raises:
             ValueError: As :meth:`transform`.
@@ -48,10 +48,22 @@ class Directions(NamedTuple):
             raise ValueError(f"features must have {len(self.mean)} dims, got {features.shape[1]}")
         return np.matmul(to_euclidean(features, "cosine") - self.mean, self.vectors)
 
-    def whiten(self, coordinates: NDArray[np.float32], exponent: float) -> NDArray[np.float32]:
-        """Coordinates ``(n, r)`` partly whitened, of unit length, see :meth:`transform`."""
-        scales: NDArray[np.float32] = self.variances ** np.float32(-exponent)  # (r,)
-        return to_euclidean(coordinates * scales, "cosine")
+    def scales(self, exponent: float) -> NDArray[np.float32]:
+        """What coordinates are multiplied by to whiten them in part, ``(r,)``."""
+        scales: NDArray[np.float32] = self.variances ** np.float32(-exponent)
+        return scales
+
+
+def whiten(coordinates: NDArray[np.float32], whitening: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Coordinates that are whitened, then scaled to unit length.
+
+    Args:
+        coordinates: Shape ``(n, r)``.
+        whitening: A factor for each, ``(r,)``, or a map from the right, ``(r, r)``.
+    """
+    is_map = whitening.ndim == 2
+    spread = coordinates @ whitening if is_map else coordinates * whitening  # (n, r)
+    return to_euclidean(spread, "cosine")
 
 
 def find_class_whitening(

@@ -1,0 +1,153 @@
+"""What the recipe has learned: where new images lie, and which cluster they belong to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unic.baselines.assignment import find_nearest
+from unic.recipe.consensus import average, smooth
+from unic.recipe.heads import Heads
+from unic.recipe.spaces import Directions, whiten
+from unic.storage.tensor_files import read_tensors, save_tensors
+
+N_NEIGHBORS = 10
+FORMAT = 1  # of the file; raised where one of before cannot be read
+_BLOCK_ROWS = 4096  # of images whose distances are computed at a time
+
+
+class Predictions(NamedTuple):
+    """Probabilities of images, and the training images near them."""
+
+    probs: Tensor  # (n, c), half by an image's own features, half by its neighbors'
+    neighbors: NDArray[np.int64]  # (n, k), rows of training images, nearest first
+    distances: NDArray[np.float32]  # (n, k), one less the cosine, in [0, 2]
+
+
+class Model(NamedTuple):
+    """A consensus of heads, and the training images among which new ones have neighbors."""
+
+    directions: Directions
+    whitening: NDArray[np.float32]  # (r,) or (r, r), see `whiten`
+    heads: Heads
+    orders: NDArray[np.int64]  # (h, c), which cluster of a head is which of the consensus
+    points: NDArray[np.float32]  # (n, r), the training images
+    probs: Tensor  # (n, c), what the heads say of them
+    neighbors: NDArray[np.int64]  # (n, k), without themselves
+    known_labels: NDArray[np.int64]  # (n,), -1 = unknown
+
+    @property
+    def n_clusters(self) -> int:
+        """K."""
+        return int(self.probs.shape[1])
+
+    def place(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Points ``(n, r)`` of features ``(n, d)``, of unit length.
+
+        Raises:
+            ValueError: If features are not a finite float32 matrix of the dims of training.
+        """
+        return whiten(self.directions.project(features), self.whitening)
+
+    def predict(self, features: NDArray[np.float32]) -> Predictions:
+        """Cluster new images: half by the heads, half by their 10 nearest training images.
+
+        Args:
+            features: Shape ``(n, d)``, float32, finite, of the backbone that training had.
+
+        Raises:
+            ValueError: As :meth:`place`.
+        """
+        points = self.place(features)  # (n, r)
+        probs = average(self.heads.predict(points), self.orders)  # (n, c)
+        n_nearest = min(N_NEIGHBORS, len(self.points))
+        found = find_nearest(torch.from_numpy(points), torch.from_numpy(self.points), n_nearest)
+        near = torch.cat([torch.empty(0, n_nearest, dtype=torch.int64), *found]).numpy()  # (n, k)
+        return Predictions(
+            smooth(probs, self.probs, near), near, measure_distances(points, self.points, near)
+        )
+
+    def predict_training(self) -> Predictions:
+        """Cluster the training images, labeled ones for sure by their label."""
+        probs = smooth(self.probs, self.probs, self.neighbors)  # (n, c)
+        known = torch.from_numpy(self.known_labels)
+        labeled = (known >= 0).nonzero()[:, 0]
+        probs[labeled] = torch.eye(self.n_clusters)[known[labeled]]
+        distances = measure_distances(self.points, self.points, self.neighbors)
+        return Predictions(probs, self.neighbors, distances)
+
+
+def measure_distances(
+    points: NDArray[np.float32], others: NDArray[np.float32], near: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """One less the cosine to each of some other points.
+
+    Args:
+        points: Shape ``(n, r)``, of unit length.
+        others: Shape ``(m, r)``, of unit length.
+        near: Rows of the others, ``(n, k)``.
+
+    Returns:
+        Shape ``(n, k)``, float32, in ``[0, 2]``.
+    """
+    distances = np.empty(near.shape, dtype=np.float32)
+    for start in range(0, len(points), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        distances[rows] = 1.0 - np.einsum("nr,nkr->nk", points[rows], others[near[rows]])
+    return distances.clip(0.0, 2.0)
+
+
+def save_model(path: str | Path, model: Model, about: Mapping[str, Any]) -> None:
+    """Write a model to a safetensors file, whole or not at all.
+
+    Args:
+        path: The file.
+        model: What is to be kept.
+        about: JSON that comes back with it: backbone, view, names of images and clusters.
+    """
+    tensors = {
+        "mean": torch.from_numpy(model.directions.mean),
+        "directions": torch.from_numpy(model.directions.vectors),
+        "variances": torch.from_numpy(model.directions.variances),
+        "whitening": torch.from_numpy(model.whitening),
+        "head_weights": model.heads.weights,
+        "head_biases": model.heads.biases,
+        "head_orders": torch.from_numpy(model.orders),
+        "training_points": torch.from_numpy(model.points),
+        "training_probs": model.probs,
+        "training_neighbors": torch.from_numpy(model.neighbors),
+        "training_known_labels": torch.from_numpy(model.known_labels),
+    }
+    save_tensors(path, tensors, about={"format": FORMAT, **about})
+
+
+def read_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
+    """Read a model, and what was said about it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no model of the recipe, one of another format, or damaged.
+    """
+    tensors, about = read_tensors(path)
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else None
+        raise ValueError(
+            f"{path} must be a model of the recipe of format {FORMAT}, got format {found}; "
+            "delete it and run the workflow again"
+        )
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    model = Model(
+        Directions(arrays["mean"], arrays["directions"], arrays["variances"]),
+        arrays["whitening"],
+        Heads(tensors["head_weights"], tensors["head_biases"]),
+        arrays["head_orders"],
+        arrays["training_points"],
+        tensors["training_probs"],
+        arrays["training_neighbors"],
+        arrays["training_known_labels"],
+    )
+    return model, about
