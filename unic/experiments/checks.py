@@ -8,8 +8,9 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
+from unic.experiments import stages
 from unic.experiments.keys import Settings, unknown
-from unic.experiments.stages import has_cached_views, is_file, pretraining_stage
+from unic.experiments.stages import AUTO, has_cached_views, is_file, pretraining_stage
 
 MOVED = {  # key of an earlier version to what it is called now
     "finetuning.views": "views.n_views",
@@ -106,7 +107,11 @@ def _of_mining(settings: Settings) -> Contradictions:
     eta, quantile = cleaning["max_union_size"], cleaning["quantile"]
     yield settings["n_clusters"] is None, ".n_clusters must be set"
     yield (
-        n_neighbors >= far_rank,
+        settings["n_clusters"] == AUTO and not stages.is_consensus(settings),
+        ".n_clusters must be a number where method is finetuning, got auto",
+    )
+    yield (
+        AUTO not in (n_neighbors, far_rank) and n_neighbors >= far_rank,
         f".neighbors: n_neighbors must be below far_rank, got {n_neighbors} and {far_rank}",
     )
     yield (
@@ -142,6 +147,16 @@ def _of_data(settings: Settings) -> Contradictions:
         label_file is not None and data["imbalance_ratio"] is not None,
         ".data.imbalance_ratio must be null where labels are those of data.label_file, got "
         f"{data['imbalance_ratio']}",
+    )
+    known, gcd = data["known_labels"], settings["gcd"]
+    yield (
+        bool(known) and gcd is not None,
+        ".data.known_labels must be empty with gcd, which draws labels from the truth, got "
+        f"{', '.join(known)}",
+    )
+    yield (
+        not data["class_folders"] and name != "folder",
+        f".data.class_folders must be true but for data.name folder, got false for {name}",
     )
     yield (
         decoded is not None and decoded < image_size,
@@ -223,8 +238,8 @@ def _of_negatives(settings: Settings) -> Contradictions:
         f"{pool} and {share}",
     )
     yield (
-        share > 0 and settings["gcd"] is None,
-        f".negatives.labeled_share must be 0 where gcd is null, got {share}",
+        share > 0 and settings["gcd"] is None and not settings["data"]["known_labels"],
+        f".negatives.labeled_share must be 0 where no label is known, got {share}",
     )
 
 

@@ -21,7 +21,10 @@ class Artifact(NamedTuple):
     path: str
 
 
-Files = dict[str, Artifact | str]  # input of a rule to what a stage makes, or to a given path
+# Input of a rule to what a stage makes, or to given paths.
+Files = dict[str, Artifact | str | list[str]]
+
+AUTO = "auto"  # of a setting: decided where the number of images is known
 
 # What images there are.
 DATA = ("data.name", "data.root", "data.manifest", "data.bad_images", "data.imbalance_ratio")
@@ -43,9 +46,11 @@ METHODS = {  # method of an experiment to the module of the package whose `clust
     "ward": "baselines/ward.py",
 }
 STAGES = {
-    "index_images": Stage((*DATA, "n_clusters", "neighbors.far_rank")),
+    "index_images": Stage((*DATA, "method", "n_clusters", "neighbors.far_rank")),
     "decode_images": Stage((*DATA, "data.decoded")),
-    "split_labels": Stage((*DATA, "data.label_file", "gcd")),
+    "split_labels": Stage(
+        (*DATA, "data.label_file", "data.class_folders", "data.known_labels", "gcd")
+    ),
     "pretrain": Stage((*DATA, *VIEW, *NETWORK, "pretraining.neighbors")),
     "pretrain_simgcd": Stage(
         (
@@ -70,6 +75,8 @@ STAGES = {
         ("clean_neighbors", "index_negatives", "split_labels"),
     ),
     "predict": Stage((), ("finetune",)),
+    "estimate_n_clusters": Stage((), ("extract_features", "split_labels")),
+    "fit_consensus": Stage(("n_clusters",), ("extract_features", "split_labels")),
     "extract_pixels": Stage((*DATA, *VIEW)),
     "cluster_pixels": Stage(KMEANS, ("extract_pixels",)),
     "cluster_features": Stage(KMEANS, ("extract_features",)),
@@ -155,6 +162,11 @@ def reads_all_tokens(settings: Settings) -> bool:
     return bool(settings["finetuning"]["head"] == "self_attention")
 
 
+def is_consensus(settings: Settings) -> bool:
+    """Whether images are clustered by the recipe without settings, and nothing is trained."""
+    return bool(settings["method"] == "consensus")
+
+
 def has_cached_views(settings: Settings) -> bool:
     """Whether trainings draw from views that went through the trunk once."""
     return bool(settings["views"]["n_views"] != "fresh")
@@ -186,6 +198,19 @@ def manifest_file(settings: Settings) -> Files:
 def label_file(settings: Settings) -> Files:
     """The file of true labels, where these are not class folders."""
     return _given(label_file=settings["data"]["label_file"])
+
+
+def known_label_files(settings: Settings) -> Files:
+    """The files of labels that training may know."""
+    files = settings["data"]["known_labels"]
+    return {"known_label_files": files} if files else {}
+
+
+def n_clusters_file(settings: Settings) -> Files:
+    """The estimate of the number of clusters, where it is not given."""
+    if settings["n_clusters"] != AUTO:
+        return {}
+    return {"n_clusters": Artifact("estimate_n_clusters", "n_clusters.json")}
 
 
 def decoded_files(settings: Settings) -> Files:
@@ -271,19 +296,24 @@ def clustered_features(settings: Settings, source: str) -> list[Artifact]:
 
 def histories(settings: Settings) -> list[Artifact]:
     """The losses of the training of every seed."""
+    if is_consensus(settings):
+        return _of_seeds(settings, "fit_consensus", "consensus.csv")
     return _of_seeds(settings, "finetune", "history.csv")
 
 
 def predictions(settings: Settings) -> list[Artifact]:
     """The clusters that UNIC predicts, of every seed."""
+    if is_consensus(settings):
+        return _of_seeds(settings, "fit_consensus", "consensus.parquet")
     return _of_seeds(settings, "predict", "predictions.parquet")
 
 
 def all_predictions(settings: Settings) -> list[Artifact]:
     """Predictions of every seed and of every baseline of an experiment."""
+    is_trained = not is_consensus(settings)
     has_source = {
-        "features": True,
-        "finetuned": not is_frozen(settings),
+        "features": is_trained,
+        "finetuned": is_trained and not is_frozen(settings),
         "pixels": settings["kmeans"]["pixels"],
     }
     baselines = {
@@ -291,7 +321,7 @@ def all_predictions(settings: Settings) -> list[Artifact]:
     }
     if pretraining_stage(settings) == "pretrain_simgcd":
         baselines["predict_simgcd"] = "simgcd"
-    if settings["gcd"] is not None:
+    if is_trained and (settings["gcd"] is not None or settings["data"]["known_labels"]):
         baselines["cluster_semi_supervised"] = "semi_supervised_kmeans_features"
     own = predictions(settings)
     found = list(baselines.items())
@@ -311,6 +341,11 @@ def experiments_of_table(table: Mapping[str, Any]) -> list[str]:
 
 
 # What a rule is told
+
+
+def checked_n_clusters(settings: Settings) -> int | None:
+    """The number of clusters that the listing checks; the recipe does so itself."""
+    return None if is_consensus(settings) else settings["n_clusters"]
 
 
 def image_source(settings: Settings) -> Settings:

@@ -73,6 +73,7 @@ def read_labels(
     label_file: str | None = None,
     manifest: str | None = None,
     skipped: Sequence[str] = (),
+    class_folders: bool = True,
 ) -> Annotations | None:
     """Read the true class of every image.
 
@@ -88,6 +89,7 @@ def read_labels(
             folders.
         manifest: The list of a ``manifest``.
         skipped: Images that were left out of ``ids``; the label file may name them.
+        class_folders: Whether the folders of a ``folder`` say anything.
 
     Returns:
         The labels, or None where images have none.
@@ -98,6 +100,8 @@ def read_labels(
             training image; names the first.
     """
     if name == "folder":
+        if label_file is None and not class_folders:
+            return None
         return label_folder(ids, label_file=label_file, skipped=skipped)
     if name in IMAGENETS:
         return label_imagenet(name, ids, Path(root or ""))

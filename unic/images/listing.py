@@ -26,8 +26,8 @@ def index_images(
     name: str,
     *,
     root: str | None,
-    n_clusters: int,
-    far_rank: int,
+    n_clusters: int | None,
+    far_rank: int | str,
     manifest: str | None = None,
     bad_images: str = "error",
     imbalance_ratio: float | None = None,
@@ -38,8 +38,8 @@ def index_images(
     Args:
         name: Data set, see :func:`unic.images.datasets.list_images`.
         root: Folder of the files.
-        n_clusters: K, at most the number of training images.
-        far_rank: tau_2, below the number of training images.
+        n_clusters: K, at most the number of training images; None is not checked.
+        far_rank: tau_2, below the number of training images; ``auto`` is.
         manifest: List of the images, of a data set that has one.
         bad_images: ``error`` leaves it to the first stage that reads an image to refuse it;
             ``skip`` decodes every image file now and leaves out those that cannot be decoded.
@@ -61,11 +61,11 @@ def index_images(
         listing = skip_bad_images(name, listing.ids, root=root, n_workers=n_workers)
     ids = listing.ids
     n_images = len(ids["train"])
-    if n_clusters > n_images:
+    if n_clusters is not None and n_clusters > n_images:
         raise ValueError(
             f"n_clusters must be at most the {n_images} training images, got {n_clusters}"
         )
-    if far_rank >= n_images:
+    if isinstance(far_rank, int) and far_rank >= n_images:
         raise ValueError(
             f"neighbors.far_rank must be below the {n_images} training images, got {far_rank}"
         )

@@ -17,6 +17,7 @@ class LabelSplit(NamedTuple):
     is_old: dict[str, NDArray[np.bool_]]  # split to (n,)
     known_labels: NDArray[np.int64]  # (n,) of the training split, -1 = unknown
     class_names: list[str]
+    known_names: list[str]  # of the classes that have known labels, the first of all classes
 
 
 def split_labels(
@@ -24,6 +25,7 @@ def split_labels(
     ids: Mapping[str, Sequence[str]],
     *,
     gcd: Mapping[str, Any] | None,
+    known: Mapping[str, str] | None = None,
 ) -> LabelSplit:
     """Decide what training may know.
 
@@ -32,7 +34,8 @@ def split_labels(
     Args:
         annotations: True labels, or None where there are none.
         ids: Image ids by split.
-        gcd: ``old_classes``, ``labeled_fraction`` and ``split_seed``, or None for clustering.
+        gcd: ``old_classes``, ``labeled_fraction`` and ``split_seed``, or None.
+        known: Training image to the name of its class, of those that somebody has labeled.
 
     Raises:
         ValueError: If GCD is asked for without labels, or its classes do not exist.
@@ -41,6 +44,8 @@ def split_labels(
         if annotations is None:
             raise ValueError("gcd needs the labels of the training images, the data set has none")
         return split_gcd(annotations, **gcd)
+    if known:
+        return split_known(annotations, ids, known)
     labels = {split: np.full(len(i), UNKNOWN, dtype=np.int64) for split, i in ids.items()}
     names: list[str] = []
     if annotations is not None:
@@ -50,6 +55,42 @@ def split_labels(
         is_old={split: np.zeros(len(i), dtype=np.bool_) for split, i in ids.items()},
         known_labels=np.full(len(ids["train"]), UNKNOWN, dtype=np.int64),
         class_names=names,
+        known_names=[],
+    )
+
+
+def split_known(
+    annotations: Annotations | None, ids: Mapping[str, Sequence[str]], known: Mapping[str, str]
+) -> LabelSplit:
+    """Number classes, those of known labels first in the order of their names, then the others.
+
+    Where there is truth, it is for evaluation alone: known labels may differ from it.
+
+    Args:
+        annotations: True labels, or None where there are none.
+        ids: Image ids by split.
+        known: Training image to the name of its class, at least one.
+
+    Example:
+        >>> split = split_known(None, {"train": ["a", "b", "c"]}, {"c": "fox", "a": "ant"})
+        >>> split.known_names, split.known_labels.tolist()
+        (['ant', 'fox'], [0, -1, 1])
+    """
+    old = sorted(set(known.values()))
+    true_names = [] if annotations is None else annotations.class_names
+    names = [*old, *(name for name in true_names if name not in set(old))]
+    number_of = {name: number for number, name in enumerate(names)}
+    labels = {split: np.full(len(found), UNKNOWN, dtype=np.int64) for split, found in ids.items()}
+    if annotations is not None:
+        new_number = np.array([number_of[name] for name in true_names])
+        labels = {split: new_number[numbers] for split, numbers in annotations.labels.items()}
+    numbers = [number_of[known[i]] if i in known else UNKNOWN for i in ids["train"]]
+    return LabelSplit(
+        labels=labels,
+        is_old={s: (rows >= 0) & (rows < len(old)) for s, rows in labels.items()},
+        known_labels=np.array(numbers, dtype=np.int64),
+        class_names=[] if annotations is None else names,
+        known_names=old,
     )
 
 
@@ -101,7 +142,8 @@ def split_gcd(
     old_rows = np.flatnonzero(is_old["train"])
     drawn = draw_labeled(len(old_rows), labeled_fraction=labeled_fraction, split_seed=split_seed)
     known_labels[old_rows[drawn]] = labels["train"][old_rows[drawn]]
-    return LabelSplit(labels, is_old, known_labels, [annotations.class_names[c] for c in order])
+    names = [annotations.class_names[c] for c in order]
+    return LabelSplit(labels, is_old, known_labels, names, names[: len(old_classes)])
 
 
 def draw_labeled(n_old: int, *, labeled_fraction: float, split_seed: int) -> NDArray[np.int64]:

@@ -90,6 +90,20 @@ class Consensus(NamedTuple):
     disagreement: float  # of neighbors
 
 
+class Fitted(NamedTuple):
+    """A model, and how it does without labels."""
+
+    model: Model
+    silhouette: float
+    disagreement: float  # of neighbors
+    is_balanced: bool  # whether clusters of equal sizes were taken
+
+    @property
+    def cost(self) -> float:
+        """Compactness and agreement in one number, see :meth:`Quality.cost`; lower is better."""
+        return float(2.0 * self.disagreement - np.log(max(self.silhouette, 1e-6)))
+
+
 def cluster(
     inputs: MethodInputs,
     *,
@@ -129,7 +143,8 @@ def cluster(
             :func:`unic.baselines.checks.check_inputs`, or a known label is not below K.
     """
     train = check_inputs(inputs, n_clusters)
-    model = fit(train, known_labels=inputs.known_labels, n_clusters=n_clusters, generator=generator)
+    known = inputs.known_labels
+    model = fit(train, known_labels=known, n_clusters=n_clusters, generator=generator).model
     found: Found = {}
     for split, features in inputs.features.items():
         predicted = model.predict_training() if split == "train" else model.predict(features)
@@ -144,7 +159,7 @@ def fit(
     known_labels: NDArray[np.int64],
     n_clusters: int,
     generator: torch.Generator,
-) -> Model:
+) -> Fitted:
     """Learn the clusters of training images, see :func:`cluster`.
 
     Args:
@@ -198,7 +213,12 @@ def fit(
             each.disagreement,
             "; taken" if each is taken else "",
         )
-    return Model(directions, whitening, taken.heads, taken.orders, points, taken.probs, *images[1:])
+    return Fitted(
+        Model(directions, whitening, taken.heads, taken.orders, points, taken.probs, *images[1:]),
+        taken.silhouette,
+        taken.disagreement,
+        taken.is_balanced,
+    )
 
 
 def balances_to_try(known_labels: NDArray[np.int64]) -> list[bool]:

@@ -320,14 +320,23 @@ def write_labels(
 
 
 def write_known_labels(
-    manifest: str | Path, known_labels: NDArray[np.int64], ids: Sequence[str]
+    manifest: str | Path,
+    known_labels: NDArray[np.int64],
+    ids: Sequence[str],
+    *,
+    class_names: Sequence[str] = (),
 ) -> None:
-    """Write the labels ``(n,)`` of the training split that training may know, -1 = unknown."""
+    """Write the labels ``(n,)`` of the training split that training may know, -1 = unknown.
+
+    Of the classes, the names of those are kept that a label may have: label ``l`` is of class
+    ``class_names[l]``.
+    """
     write_store(
         manifest,
         kind="known_labels",
         arrays={"train": {"known_labels": known_labels}},
         images=image_digests({"train": ids}),
+        parameters={"class_names": list(class_names)},
     )
 
 

@@ -100,6 +100,15 @@ def content(path_of):
     return resolve
 
 
+def contents(paths_of):
+    """Digests of the contents of files that the settings name."""
+
+    def resolve(wildcards):
+        return [file_digest(path) for path in paths_of(wildcards)]
+
+    return resolve
+
+
 def weights_digest(weights_of):
     """Digest of the content of given weights: a file, or one that comes with the package."""
 

@@ -17,7 +17,7 @@ rule index_images:
         manifest_digest=content(value("data.manifest")),
         bad_images=value("data.bad_images"),
         imbalance_ratio=value("data.imbalance_ratio"),
-        n_clusters=value("n_clusters"),
+        n_clusters=decide(stages.checked_n_clusters),
         far_rank=value("neighbors.far_rank"),
         code=script_digest("images/index_images.py"),
     message:
@@ -54,6 +54,7 @@ rule split_labels:
     input:
         unpack(decide(stages.manifest_file)),
         unpack(decide(stages.label_file)),
+        unpack(decide(stages.known_label_files)),
         images=artifact("index_images", "images.parquet"),
     output:
         labels="results/{experiment}/labels.zarr/zarr.json",
@@ -69,6 +70,8 @@ rule split_labels:
         root=value("data.root"),
         manifest_digest=content(value("data.manifest")),
         label_file_digest=content(value("data.label_file")),
+        class_folders=value("data.class_folders"),
+        known_label_digests=contents(value("data.known_labels")),
         gcd=value("gcd"),
         code=script_digest("images/split_labels.py"),
     message:

@@ -1,5 +1,6 @@
 """Rank all images by distance to each image (Eqs. 1-3), or to those of a shard, or join shards."""
 
+from unic.neighbors.automatic import choose_far_rank, choose_n_neighbors
 from unic.neighbors.exact.finished_rows import finished_rows_beside
 from unic.neighbors.joining import join_neighbors
 from unic.neighbors.metric import to_euclidean
@@ -18,14 +19,16 @@ with job(snakemake.log[0], threads=snakemake.threads):
         features = to_euclidean(store.read("features"), snakemake.params.metric)
         shard = read_shard(snakemake.wildcards)
         rows = shard.rows(len(features))
-        sizes = {"n": len(rows), "k": snakemake.params.n_neighbors}
+        n_neighbors = choose_n_neighbors(snakemake.params.n_neighbors, len(features))
+        far_rank = choose_far_rank(snakemake.params.far_rank, len(features))
+        sizes = {"n": len(rows), "k": n_neighbors}
         check_store_room(target, "neighbors", sizes)
         device = choose_device(snakemake.resources.device)
         with finished_rows_beside(target.parent, features, device) as checkpoint:
             neighbors = mine_neighbors(
                 features,
-                n_neighbors=snakemake.params.n_neighbors,
-                far_rank=snakemake.params.far_rank,
+                n_neighbors=n_neighbors,
+                far_rank=far_rank,
                 device=device,
                 engine=snakemake.params.engine,
                 far_bound=snakemake.params.far_radius == "bound",
@@ -33,8 +36,8 @@ with job(snakemake.log[0], threads=snakemake.threads):
                 rows=rows,
             )
             parameters = {
-                "n_neighbors": snakemake.params.n_neighbors,
-                "far_rank": snakemake.params.far_rank,
+                "n_neighbors": n_neighbors,
+                "far_rank": far_rank,
                 "far_radius": snakemake.params.far_radius,
                 "metric": snakemake.params.metric,
                 "mining": neighbors.stats.record(),

@@ -1,0 +1,23 @@
+rule fit_consensus:
+    input:
+        unpack(decide(stages.n_clusters_file)),
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+    output:
+        model="results/{experiment}/seed{seed}/consensus.safetensors",
+        predictions="results/{experiment}/seed{seed}/consensus.parquet",
+        history="results/{experiment}/seed{seed}/consensus.csv",
+    log:
+        "logs/{experiment}/seed{seed}/fit_consensus.log",
+    benchmark:
+        "logs/{experiment}/seed{seed}/fit_consensus.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    params:
+        n_clusters=value("n_clusters"),
+        code=script_digest("recipe/fit_consensus.py"),
+    message:
+        "Clustering the features of {wildcards.experiment}, seed {wildcards.seed}"
+    script:
+        "../scripts/recipe/fit_consensus.py"
