@@ -140,9 +140,22 @@ def _compile(_: argparse.Namespace) -> None:
     compile_loops()
 
 
+def _cluster(options: argparse.Namespace) -> int:
+    from unic.photos import command  # torch and timm take seconds
+
+    return command.cluster(options)
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("unic", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    cluster = commands.add_parser(
+        "cluster",
+        help="group a folder of images",
+        description="Group the images of a folder, without labels or with a few; all is resumed.",
+    )
+    _add_cluster_arguments(cluster)
+    cluster.set_defaults(run=_cluster)
     show = commands.add_parser("show", help="print the scores of finished experiments")
     show.add_argument("results", type=Path, nargs="+", help="folders such as results/digits")
     show.set_defaults(run=_show)
@@ -168,6 +181,67 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     compilation.set_defaults(run=_compile)
     return parser
+
+
+def _n_clusters(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number or auto, got {text}")
+    return int(text)
+
+
+def _count_of(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
+    return int(text)
+
+
+def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of images, any depth")
+    parser.add_argument(
+        "-k",
+        dest="n_clusters",
+        type=_n_clusters,
+        default="auto",
+        metavar="K",
+        help="number of clusters (default auto: estimated)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE.csv",
+        help="labels of some images: columns path (below PHOTOS) and label",
+    )
+    parser.add_argument(
+        "--truth",
+        metavar="FILE.csv",
+        help="labels of all images, for scores alone; 'folders' takes class folders",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="results/NAME",
+        help="default results/ and PHOTOS' name",
+    )
+    parser.add_argument(
+        "--backbone",
+        help="folder or file of weights, or a model of timm (default: the best there is)",
+    )
+    parser.add_argument("--seeds", type=_count_of, default=1, metavar="N", help="runs (default 1)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--cores", type=_count_of, metavar="N", help="default: all")
+    parser.add_argument("--profile", help="profile of Snakemake, for a cluster")
+    parser.add_argument("--plan", action="store_true", help="tell the plan, and stop")
+    sorting = parser.add_mutually_exclusive_group()
+    sorting.add_argument(
+        "--copy-to", type=Path, metavar="FOLDER", help="copy images into a folder a cluster"
+    )
+    sorting.add_argument("--link-to", type=Path, metavar="FOLDER", help="link them there")
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:

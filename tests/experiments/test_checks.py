@@ -50,9 +50,20 @@ from unic.experiments.settings import resolve_experiments
             "toy.cleaning: exactly one of max_union_size and quantile must be set, got 70 and 0.8",
         ),
         (
-            "cleaning.max_union_size",
+            "cleaning.quantile",
             None,
             "toy.cleaning: exactly one of max_union_size and quantile must be set, got None and",
+        ),
+        ("method", "scan", "method: 'scan' is not one of ['finetuning', 'consensus']"),
+        (
+            "n_clusters",
+            "auto",
+            "toy.n_clusters must be a number where method is finetuning, got auto",
+        ),
+        (
+            "data.class_folders",
+            False,
+            "toy.data.class_folders must be true but for data.name folder, got false for digits",
         ),
         ("neighbors.engine", "faiss", "neighbors.engine: 'faiss' is not one of ['exact', 'faiss_"),
         (
@@ -110,7 +121,7 @@ from unic.experiments.settings import resolve_experiments
         (
             "negatives.labeled_share",
             0.5,
-            "experiments.toy.negatives.labeled_share must be 0 where gcd is null, got 0.5",
+            "experiments.toy.negatives.labeled_share must be 0 where no label is known, got 0.5",
         ),
         ("base", "digist", "experiments.toy.base: unknown experiment digist; known are toy"),
         ("base", "to", "experiments.toy.base: unknown experiment to; did you mean toy?"),

@@ -63,7 +63,7 @@ def test_eta_and_its_quantile_replace_each_other() -> None:
     }
     resolved = resolve(experiments)
     found = {name: tuple(s["cleaning"].values()) for name, s in resolved.items()}
-    assert found == {"plain": (70, None), "chosen": (None, 0.8), "given": (9, None)} | {
+    assert found == {"plain": (None, 0.8), "chosen": (None, 0.8), "given": (9, None)} | {
         "kept": (None, 0.8)
     }
 

@@ -80,7 +80,7 @@ def test_the_configuration_of_the_repository() -> None:
     ("key", "value", "firsts"),
     [
         ("cleaning.max_union_size", 50, ["clean_neighbors"]),
-        ("cleaning.quantile", 0.8, ["clean_neighbors"]),
+        ("cleaning.quantile", 0.7, ["clean_neighbors"]),
         ("neighbors.n_neighbors", 20, ["mine_neighbors"]),
         ("neighbors.engine", "faiss_ivf", ["mine_neighbors"]),
         ("negatives.draw", "each_epoch", ["finetune"]),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unic.recipe.spaces import Directions, find_class_whitening, find_directions
+from unic.recipe.spaces import Directions, find_class_whitening, find_directions, whiten
 
 
 def spread_features(
@@ -94,7 +94,7 @@ def test_single_images_of_their_classes_leave_directions_alike() -> None:
 def test_zeros_have_no_length_to_scale() -> None:
     one = np.ones(2, dtype=np.float32)
     directions = Directions(0 * one, np.eye(2, dtype=np.float32), one)
-    found = directions.whiten(np.float32([[3, 4], [0, 0]]), 0.25)
+    found = whiten(np.float32([[3, 4], [0, 0]]), directions.scales(0.25))
     np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 

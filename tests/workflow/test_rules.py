@@ -37,9 +37,13 @@ FIXED = {
         *("views.augmentation", "finetuning.head", "backbone.weights")
     },
     # The list of the images is the same; these are compared to its length.
-    **{(stage, "index_images"): {"n_clusters", "neighbors.far_rank"} for stage in STAGES},
+    **{(stage, "index_images"): {"method", "n_clusters", "neighbors.far_rank"} for stage in STAGES},
 }
 GIVEN = {"name": "folder", "root": "photos", "label_file": "labels.csv", "bad_images": "skip"}
+OWN = {
+    **{"name": "folder", "root": "photos", "class_folders": False},
+    "known_labels": ["some.csv", "more.csv"],
+}
 LISTED = {"name": "manifest", "manifest": "list.csv", "decoded": 256}
 PARTS: dict[str, Settings] = {
     "plain": {},
@@ -51,6 +55,7 @@ PARTS: dict[str, Settings] = {
     "in batch": {"negatives": {"draw": "in_batch"}, "shards": 2, "gcd": {"old_classes": [0]}},
     "given files": {"data": GIVEN, "backbone": {"weights": "a.pth", "network": "student"}},
     "a list": {"data": LISTED, "backbone": {"weights": "bundled:digits_test_resnet"}},
+    "consensus": {"method": "consensus", "n_clusters": "auto", "data": OWN},
     "pretrained": {"backbone": {"weights": "pretrain"}, "views": {"n_views": 2}},
     "simgcd": simgcd(start="a.pth") | {"data": LISTED},
     "cached simgcd": simgcd(augmentation="scan") | {"views": {"n_views": 2}},

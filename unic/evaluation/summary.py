@@ -16,6 +16,10 @@ from unic.storage.stores import Store
 
 _N_NAMED = 10  # skipped images that are named; the index has all
 RUN_ONCE = ("simgcd",)  # its seed is that of the pretraining, whatever the seeds of the experiment
+LOSSES = {  # what the loss of a method is, by which a seed is chosen where nobody knows labels
+    "finetuning": "loss in the last epoch",
+    "consensus": "loss of its clusters (neighbors that disagree, and lack of compactness)",
+}
 HEADLINES = {"acc": "accuracy", "all": "All accuracy"}  # of clustering, of GCD
 
 
@@ -46,6 +50,7 @@ def summarize(
     history: pd.DataFrame,
     *,
     experiment: str,
+    method: str = "finetuning",
     n_clusters: int,
     seeds: Sequence[int],
     stage_owners: Mapping[str, str],
@@ -59,6 +64,7 @@ def summarize(
         positives: Store of cleaned neighbors.
         history: A row per seed and epoch, with the columns ``seed``, ``epoch`` and ``loss``.
         experiment: Name of the experiment.
+        method: What clustered the images, a key of :data:`LOSSES`.
         n_clusters: K.
         seeds: The seeds, in the order of the values.
         stage_owners: Stage to the experiment whose folder holds its result.
@@ -67,6 +73,7 @@ def summarize(
     mined, cleaned = positives.parameters("neighbors"), positives.parameters("positives")
     return {
         "experiment": experiment,
+        "method": method,
         "task": "gcd" if truth.is_gcd else "clustering",
         "version": unic.__version__,
         "n_images": {split: len(ids) for split, ids in truth.image_ids.items()},
@@ -78,7 +85,11 @@ def summarize(
         "seeds": list(seeds),
         "methods": {m: summarize_seeds(s, _seeds_of(m, s, seeds)) for m, s in scores.items()},
         "shown": choose_seed(
-            scores["unic"], history, seeds=seeds, split=find_scored_split(truth)
+            scores["unic"],
+            history,
+            seeds=seeds,
+            split=find_scored_split(truth),
+            loss_name=LOSSES[method],
         )._asdict(),
         "neighbors": {
             "n_neighbors": mined["n_neighbors"],
@@ -133,7 +144,12 @@ def summarize_seeds(scores: Scores, seeds: Sequence[int]) -> dict[str, dict[str,
 
 
 def choose_seed(
-    scores: Scores, history: pd.DataFrame, *, seeds: Sequence[int], split: str
+    scores: Scores,
+    history: pd.DataFrame,
+    *,
+    seeds: Sequence[int],
+    split: str,
+    loss_name: str = LOSSES["finetuning"],
 ) -> Choice:
     """Choose the seed that stands for the others: the median one.
 
@@ -146,6 +162,7 @@ def choose_seed(
         history: A row per seed and epoch, with the columns ``seed``, ``epoch`` and ``loss``.
         seeds: Those to choose from, at least one; their order changes nothing.
         split: Whose accuracy counts.
+        loss_name: What the loss is called.
 
     Raises:
         ValueError: If no seed has an accuracy or a loss.
@@ -168,7 +185,7 @@ def choose_seed(
     if not found:
         raise ValueError(f"one of the seeds {sorted(seeds)} must have a loss, none has one")
     seed = _find_median(found)
-    told = f"loss in the last epoch, {found[seed]:.4g}, since true labels are not known"
+    told = f"{loss_name}, {found[seed]:.4g}, since true labels are not known"
     return Choice(seed, split, "loss", found[seed], _explain(len(found), told))
 
 

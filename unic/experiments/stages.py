@@ -308,6 +308,17 @@ def predictions(settings: Settings) -> list[Artifact]:
     return _of_seeds(settings, "predict", "predictions.parquet")
 
 
+def listed_predictions(settings: Settings) -> list[Artifact]:
+    """The clusters of every seed, of which one is listed for people to read.
+
+    Raises:
+        ValueError: If the method is not consensus, whose predictions alone have a second choice.
+    """
+    if not is_consensus(settings):
+        raise ValueError("predictions.csv must be of an experiment of method consensus")
+    return predictions(settings)
+
+
 def all_predictions(settings: Settings) -> list[Artifact]:
     """Predictions of every seed and of every baseline of an experiment."""
     is_trained = not is_consensus(settings)

@@ -1,7 +1,6 @@
 """A run of the recipe: what is learned of some images, and their clusters, for one seed."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from unic.recipe.clustering import fit
 from unic.recipe.model import Model, Predictions
-from unic.storage.files import read_json
 from unic.storage.prediction_tables import tabulate
 
 
@@ -22,24 +20,6 @@ class Run(NamedTuple):
     about: dict[str, Any]  # JSON to be kept with the model
     history: pd.DataFrame  # one row: how the consensus does without labels, `loss` in all
     predictions: pd.DataFrame  # a row an image, see `cluster_images`
-
-
-def read_n_clusters(given: int | str, estimate: str | Path | None) -> int:
-    """K: as given, or as it was estimated.
-
-    Args:
-        given: A number, or ``auto``.
-        estimate: JSON file of the estimate, where K is ``auto``.
-
-    Raises:
-        ValueError: If the estimate holds no number.
-    """
-    if isinstance(given, int):
-        return given
-    found = read_json(str(estimate)).get("n_clusters")
-    if not isinstance(found, int):
-        raise ValueError(f"{estimate} must hold the whole number n_clusters, got {found}")
-    return found
 
 
 def cluster_images(

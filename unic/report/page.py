@@ -294,10 +294,11 @@ def _draw_figures(
 ) -> dict[str, bytes]:
     n_clusters = int(metrics["n_clusters"])
     figures = {
-        "losses.png": plot_losses(history),
         "union_sizes.png": plot_union_sizes(union_size, max_union_size),
         "cluster_sizes.png": plot_cluster_sizes(predictions, n_clusters=n_clusters),
     }
+    if metrics["method"] == "finetuning":
+        figures["losses.png"] = plot_losses(history)
     if _main_metric(metrics["methods"]["unic"].get(split, {})) is not None:
         figures["metrics.png"] = plot_metrics(metrics, split=split)
     if labels is not None:

@@ -25,7 +25,7 @@ rule mine_neighbors:
         engine=value("neighbors.engine"),
         code=script_digest("neighbors/mine_neighbors.py"),
     message:
-        "Mining {params.n_neighbors} neighbors of every image of {wildcards.experiment}"
+        "Mining the neighbors of every image of {wildcards.experiment}"
     script:
         "../scripts/neighbors/mine_neighbors.py"
 

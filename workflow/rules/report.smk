@@ -1,5 +1,6 @@
 rule summarize:
     input:
+        unpack(decide(stages.n_clusters_file)),
         images=artifact("index_images", "images.parquet"),
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
@@ -20,6 +21,7 @@ rule summarize:
     params:
         data=value("data.name"),
         root=value("data.root"),
+        method=value("method"),
         n_clusters=value("n_clusters"),
         seeds=value("seeds"),
         stage_owners=owners,
@@ -28,6 +30,31 @@ rule summarize:
         "Summarizing {wildcards.experiment}"
     script:
         "../scripts/report/summarize.py"
+
+
+rule list_clusters:
+    input:
+        images=artifact("index_images", "images.parquet"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
+        metrics="results/{experiment}/metrics.json",
+        predictions=decide(stages.listed_predictions),
+    output:
+        csv="results/{experiment}/predictions.csv",
+        parquet="results/{experiment}/predictions.parquet",
+        sheets=directory("results/{experiment}/clusters"),
+    log:
+        "logs/{experiment}/list_clusters.log",
+    benchmark:
+        "logs/{experiment}/list_clusters.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        seeds=value("seeds"),
+        code=script_digest("report/list_clusters.py"),
+    message:
+        "Listing the clusters of {wildcards.experiment}"
+    script:
+        "../scripts/report/list_clusters.py"
 
 
 rule collect_table:

@@ -1,9 +1,10 @@
 """Cluster images by the recipe without settings, with a seed, and keep what it has learned."""
 
 from unic.recipe.model import save_model
-from unic.recipe.runs import cluster_images, read_n_clusters
+from unic.recipe.runs import cluster_images
 from unic.runtime.jobs import job
 from unic.storage.files import write_csv
+from unic.storage.n_clusters import read_n_clusters
 from unic.storage.prediction_tables import write_predictions
 from unic.storage.stores import check_same_images, open_store, read_splits
 

@@ -7,6 +7,7 @@ from unic.images.index import read_index, read_skipped
 from unic.report.page import build_report, write_report
 from unic.runtime.jobs import job
 from unic.storage.files import read_json, read_parquet, write_json
+from unic.storage.n_clusters import read_n_clusters
 from unic.storage.stores import open_store
 from unic.training.history import read_histories
 
@@ -24,7 +25,8 @@ with job(snakemake.log[0]):
         positives,
         history,
         experiment=snakemake.wildcards.experiment,
-        n_clusters=snakemake.params.n_clusters,
+        method=snakemake.params.method,
+        n_clusters=read_n_clusters(snakemake.params.n_clusters, snakemake.input.get("n_clusters")),
         seeds=snakemake.params.seeds,
         stage_owners=snakemake.params.stage_owners,
         skipped=read_skipped(snakemake.input.images),

@@ -1,0 +1,1 @@
+"""One command for one's own images: plan, run, tell."""

@@ -1,0 +1,108 @@
+"""The command ``unic cluster``: check, plan, run, tell."""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from unic.models.pretrained import find_pretrained
+from unic.photos.outcome import COPY, LINK, describe_outcome, sort_images
+from unic.photos.plan import Plan, check_disk, count_cores, make_plan, measure_speed
+from unic.photos.request import Request, check_request, format_yaml, make_entry, write_entry
+from unic.photos.running import INTERRUPTED, alone, run_workflow
+
+TARGETS = ("metrics.json", "predictions.csv")
+
+
+def cluster(options: argparse.Namespace) -> int:
+    """Cluster a folder of images.
+
+    Args:
+        options: Of the command line, see :mod:`unic.cli`.
+
+    Returns:
+        0; 1 where a stage failed; 130 after Ctrl-C.
+
+    Raises:
+        ValueError: If something asked for does not fit; says what.
+        OSError: If a file is missing, or the disk is full.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    request = make_request(options)
+    found = check_request(request)
+    backbone = find_pretrained(options.backbone)
+    speed = measure_speed(request, found, backbone)
+    plan = make_plan(request, found, backbone, speed)
+    check_disk(request, plan)
+    entry = make_entry(request, backbone)
+    print(_format_plan(plan), flush=True)
+    if options.plan:
+        print(f"\n{format_yaml(entry)}")
+        return 0
+    with alone(request.output):
+        path = write_entry(request, entry)
+        print(f"  {'settings':<10}  {path}\n", flush=True)
+        status = run_workflow(
+            [f"results/{request.name}/{target}" for target in TARGETS],
+            base=request.base,
+            entry=path.absolute(),
+            cores=request.cores,
+            profile=options.profile,
+            expected=plan.total,
+        )
+    if status:
+        return _tell_end(status)
+    print(describe_outcome(request.output))
+    for how, target in ((COPY, options.copy_to), (LINK, options.link_to)):
+        if target is not None:
+            n_images = sort_images(request.output, request.photos, target, how=how)
+            print(f"  {how:<10}  {n_images:,} images in {target}")
+    return 0
+
+
+def make_request(options: argparse.Namespace) -> Request:
+    """What the command line asks for.
+
+    Raises:
+        ValueError: If the name of the results cannot be one.
+    """
+    photos: Path = options.photos
+    output = options.output or Path("results", _name_of(photos))
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", output.name) is None:
+        raise ValueError(
+            "the name of the results must be of letters, digits, - and _, got "
+            f"{output.name!r}; set it with --output results/NAME"
+        )
+    return Request(
+        photos=photos,
+        output=output,
+        n_clusters=options.n_clusters,
+        known_labels=tuple(options.labels),
+        truth=options.truth,
+        effort="quick",
+        seeds=tuple(range(options.seeds)),
+        device=options.device,
+        cores=options.cores or count_cores(),
+    )
+
+
+def _name_of(photos: Path) -> str:
+    """A name for the results, after that of the folder."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", photos.absolute().name).strip("_-") or "photos"
+
+
+def _format_plan(plan: Plan) -> str:
+    return "\n".join(f"  {what:<10}  {how}" for what, how in plan.lines)
+
+
+def _tell_end(status: int) -> int:
+    how = "stopped" if status == INTERRUPTED else "failed"
+    print(f"{how}; the same command goes on where it was", file=sys.stderr)
+    return status if status == INTERRUPTED else 1
+
+
+def format_targets(name: str, targets: Sequence[str]) -> list[str]:
+    """Paths of an experiment's files from the folder of the run."""
+    return [f"results/{name}/{target}" for target in targets]

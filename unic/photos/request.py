@@ -1,0 +1,202 @@
+"""What somebody asks of their images, and the experiment that this is."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unic.images.readers.folders import list_folder
+from unic.images.readers.known_labels import read_known_labels
+from unic.models.pretrained import Pretrained
+from unic.storage.files import read_json, write_text
+
+EFFORTS = ("quick", "standard", "thorough")
+AUTO = "auto"
+FOLDERS = "folders"  # of truth: class folders
+ENTRY = "experiment.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A folder of images, and what is known and wanted of it."""
+
+    photos: Path
+    output: Path  # results/NAME
+    n_clusters: int | str  # or auto
+    known_labels: tuple[Path, ...]  # CSV files
+    truth: str | None  # CSV file, or `folders`: for scores alone
+    effort: str
+    seeds: tuple[int, ...]
+    device: str
+    cores: int
+
+    @property
+    def name(self) -> str:
+        """Of the experiment."""
+        return self.output.name
+
+    @property
+    def base(self) -> Path:
+        """Folder in which the workflow runs: it holds results/ and logs/."""
+        return self.output.absolute().parent.parent
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is in the folder."""
+
+    ids: dict[str, list[str]]
+    n_others: dict[str, int]  # suffix to number of files that are no images
+    n_labeled: int
+    labeled_classes: tuple[str, ...]
+
+
+def check_request(request: Request) -> Found:
+    """Look at the images and at what is said of them.
+
+    Raises:
+        FileNotFoundError: If the folder or a file is missing.
+        ValueError: If there is no image, K does not fit, labels contradict themselves, or the
+            results of other images lie where these are to go; says which and where.
+    """
+    if request.photos.is_file():
+        raise ValueError(f"PHOTOS must be a folder of images, {request.photos} is a file")
+    if not request.photos.is_dir():
+        raise FileNotFoundError(f"PHOTOS must be a folder, there is none at {request.photos}")
+    if request.output.absolute().parent.name != "results":
+        raise ValueError(
+            f"--output must be a folder within one named results, such as results/photos, got "
+            f"{request.output}"
+        )
+    ids = list_folder(request.photos)
+    n_images = len(ids["train"])
+    if n_images < 4:
+        raise ValueError(
+            f"there must be at least 4 images to cluster, {request.photos} has {n_images}"
+        )
+    known = read_known_labels(
+        [str(path) for path in request.known_labels],
+        ids["train"],
+        root=str(request.photos),
+        ignored=ids.get("test", []),
+    )
+    classes = tuple(sorted(set(known.values())))
+    n_clusters = request.n_clusters
+    if isinstance(n_clusters, int) and not max(2, len(classes)) <= n_clusters <= n_images:
+        named = f"; {len(classes)} classes have labels" if classes else ""
+        raise ValueError(
+            f"-k must be in {max(2, len(classes))} to the number of images, {n_images}, or auto, "
+            f"got {n_clusters}{named}"
+        )
+    _check_output(request)
+    return Found(ids, _count_others(request.photos, ids), len(known), classes)
+
+
+def make_entry(request: Request, backbone: Pretrained) -> dict[str, Any]:
+    """The configuration of the run: one experiment, with what differs from the defaults."""
+    data: dict[str, Any] = {
+        "name": "folder",
+        "root": str(request.photos.absolute()),
+        "class_folders": request.truth == FOLDERS,
+        "bad_images": "skip",
+        "image_size": backbone.image_size,
+        "crop_pct": backbone.crop_pct,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+    }
+    if request.known_labels:
+        data["known_labels"] = [str(path.absolute()) for path in request.known_labels]
+    if request.truth not in (None, FOLDERS):
+        data["label_file"] = str(Path(str(request.truth)).absolute())
+    network: dict[str, Any] = {"name": backbone.name, "weights": backbone.weights}
+    if backbone.options:
+        network["options"] = backbone.options
+    settings = {
+        "method": "consensus",
+        "n_clusters": request.n_clusters,
+        "seeds": list(request.seeds),
+        "data": data,
+        "backbone": network,
+        "neighbors": {"metric": "cosine"},
+        "machine": {"device": request.device, "threads": request.cores},
+    }
+    return {"experiments": {request.name: settings}}
+
+
+def write_entry(request: Request, entry: Mapping[str, Any]) -> Path:
+    """Write the configuration beside the results to come, in which a later run finds it."""
+    path = request.output / ENTRY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(entry, indent=2) + "\n")
+    return path
+
+
+def format_yaml(content: Mapping[str, Any], indent: int = 0) -> str:
+    """A configuration as YAML, to be read and copied.
+
+    Example:
+        >>> print(format_yaml({"experiments": {"photos": {"n_clusters": 3, "seeds": [0]}}}))
+        experiments:
+          photos:
+            n_clusters: 3
+            seeds: [0]
+    """
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            lines.append(f"{' ' * indent}{key}:")
+            lines.append(format_yaml(value, indent + 2))
+        else:
+            lines.append(f"{' ' * indent}{key}: {_scalar(value)}")
+    return "\n".join(lines)
+
+
+def _scalar(value: Any) -> str:
+    """JSON is YAML; words that can be nothing else go without quotes."""
+    is_plain = isinstance(value, str) and value.replace("_", "").isalpha() and value.islower()
+    is_word = is_plain and value not in (
+        "yes",
+        "no",
+        "on",
+        "off",
+        "true",
+        "false",
+        "null",
+        "n",
+        "y",
+    )
+    return str(value) if is_word else json.dumps(value)
+
+
+def _check_output(request: Request) -> None:
+    """Refuse results that are of other images."""
+    path = request.output / ENTRY
+    if request.output.is_dir() and not path.is_file() and any(request.output.iterdir()):
+        raise ValueError(
+            f"--output must be new or of an earlier run of this command, {request.output} holds "
+            "something else; choose another"
+        )
+    if not path.is_file():
+        return
+    settings = read_json(path).get("experiments", {}).get(request.name, {})
+    root = settings.get("data", {}).get("root")
+    if root != str(request.photos.absolute()):
+        raise ValueError(
+            f"{request.output} has the results of {root}, not of {request.photos.absolute()}; "
+            "choose another --output"
+        )
+
+
+def _count_others(photos: Path, ids: Mapping[str, list[str]]) -> dict[str, int]:
+    """Files of the folder that are no images, by suffix."""
+    listed = {image_id for found in ids.values() for image_id in found}
+    counts: dict[str, int] = {}
+    for folder, _, names in os.walk(photos):
+        for name in names:
+            path = Path(folder, name)
+            if path.relative_to(photos).as_posix() not in listed:
+                suffix = path.suffix.lower() or "no suffix"
+                counts[suffix] = counts.get(suffix, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
