@@ -10,7 +10,7 @@ WORKFLOW = ("Snakefile", "workflow", "config", "profiles", "environment.yml")
 
 
 class BuildWithWorkflow(build_py):
-    """Copies the workflow to unic/project, but for an editable install, which finds the checkout."""
+    """Copies the workflow to unic/project, but for an editable install: that finds the checkout."""
 
     def run(self) -> None:  # noqa: D102
         super().run()

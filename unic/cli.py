@@ -232,6 +232,13 @@ def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
         "--backbone",
         help="folder or file of weights, or a model of timm (default: the best there is)",
     )
+    parser.add_argument(
+        "--effort",
+        choices=("quick", "standard", "thorough"),
+        default="quick",
+        help="quick: frozen features (default); standard: trains the last block on cached views; "
+        "thorough: on fresh ones",
+    )
     parser.add_argument("--seeds", type=_count_of, default=1, metavar="N", help="runs (default 1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--cores", type=_count_of, metavar="N", help="default: all")

@@ -175,6 +175,7 @@ def test_the_summary_says_what_was_done(
     why = f"the lower of the two middle ones of 2 seeds by {by} on the {split} images, 50.0%"
     assert summary == {
         "experiment": "toy",
+        "method": "finetuning",
         "task": task,
         "version": unic.__version__,
         "n_images": {"train": 6, "test": 3},

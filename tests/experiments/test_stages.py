@@ -319,7 +319,7 @@ def test_k_means_clusters_one_store_or_one_a_seed() -> None:
 def test_trainings_are_told_their_own_settings() -> None:
     settings = resolved({})
     finetuning, model = stages.finetuning(settings), stages.model(settings)
-    kept_elsewhere = {"n_heads", "snapshot_every"}
+    kept_elsewhere = {"n_heads", "snapshot_every", "start"}
     assert finetuning.keys() | model.keys() | kept_elsewhere >= settings["finetuning"].keys()
     assert not finetuning.keys() & model.keys()
     assert stages.simgcd(settings) == {

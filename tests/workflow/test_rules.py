@@ -56,6 +56,7 @@ PARTS: dict[str, Settings] = {
     "given files": {"data": GIVEN, "backbone": {"weights": "a.pth", "network": "student"}},
     "a list": {"data": LISTED, "backbone": {"weights": "bundled:digits_test_resnet"}},
     "consensus": {"method": "consensus", "n_clusters": "auto", "data": OWN},
+    "started": {"finetuning": {"start": "consensus"}},
     "pretrained": {"backbone": {"weights": "pretrain"}, "views": {"n_views": 2}},
     "simgcd": simgcd(start="a.pth") | {"data": LISTED},
     "cached simgcd": simgcd(augmentation="scan") | {"views": {"n_views": 2}},
@@ -132,7 +133,9 @@ def told(functions: Any, settings: Settings, stage: str) -> tuple[set[str], set[
     for function in filter(callable, unpacked):
         for decide in decisions(function):
             source = SOURCES.get(stage, "features")
-            found |= artifacts(decide(Recorded(settings, read), source=source, method="ward"))
+            found |= artifacts(
+                decide(Recorded(settings, read), source=source, method="ward", seed="0")
+            )
     return read, found
 
 

@@ -175,6 +175,10 @@ def _of_training(settings: Settings) -> Contradictions:
         ".finetuning: lambda_con must be 0 with head self_attention",
     )
     yield (
+        finetuning["start"] == "consensus" and head == "self_attention",
+        ".finetuning: start must be random with head self_attention, which reads no features",
+    )
+    yield (
         norm is not None and head == "self_attention",
         ".finetuning: head_norm must be null with head self_attention, which has its own, got "
         f"{norm}",

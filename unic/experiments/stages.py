@@ -275,6 +275,14 @@ def norm_files(settings: Settings) -> Files:
     return {"features": FEATURES} if is_fitted else {}
 
 
+def start_clusters(settings: Settings, seed: str) -> Files:
+    """The clusters that heads start from, where these are not random, and their features."""
+    if settings["finetuning"]["start"] == "random":
+        return {}
+    table = Artifact("fit_consensus", f"seed{seed}/consensus.parquet")
+    return {"start": table, "features": FEATURES}
+
+
 def frozen_features(settings: Settings) -> Files:
     """Features that need not be computed again to predict."""
     return {"features": FEATURES} if is_frozen(settings) else {}
@@ -306,17 +314,6 @@ def predictions(settings: Settings) -> list[Artifact]:
     if is_consensus(settings):
         return _of_seeds(settings, "fit_consensus", "consensus.parquet")
     return _of_seeds(settings, "predict", "predictions.parquet")
-
-
-def listed_predictions(settings: Settings) -> list[Artifact]:
-    """The clusters of every seed, of which one is listed for people to read.
-
-    Raises:
-        ValueError: If the method is not consensus, whose predictions alone have a second choice.
-    """
-    if not is_consensus(settings):
-        raise ValueError("predictions.csv must be of an experiment of method consensus")
-    return predictions(settings)
 
 
 def all_predictions(settings: Settings) -> list[Artifact]:
@@ -400,7 +397,7 @@ def model(settings: Settings) -> Settings:
 
 def finetuning(settings: Settings) -> Settings:
     """The settings of the finetuning itself."""
-    elsewhere = ("head", "head_norm", "head_width", "n_heads", "snapshot_every")
+    elsewhere = ("head", "head_norm", "head_width", "n_heads", "snapshot_every", "start")
     return _others(settings["finetuning"], *elsewhere)
 
 

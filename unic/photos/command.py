@@ -36,7 +36,7 @@ def cluster(options: argparse.Namespace) -> int:
     speed = measure_speed(request, found, backbone)
     plan = make_plan(request, found, backbone, speed)
     check_disk(request, plan)
-    entry = make_entry(request, backbone)
+    entry = make_entry(request, backbone, n_images=len(found.ids["train"]))
     print(_format_plan(plan), flush=True)
     if options.plan:
         print(f"\n{format_yaml(entry)}")
@@ -81,7 +81,7 @@ def make_request(options: argparse.Namespace) -> Request:
         n_clusters=options.n_clusters,
         known_labels=tuple(options.labels),
         truth=options.truth,
-        effort="quick",
+        effort=options.effort,
         seeds=tuple(range(options.seeds)),
         device=options.device,
         cores=options.cores or count_cores(),

@@ -16,12 +16,13 @@ from unic.images.views import View
 from unic.models.backbones import load_backbone
 from unic.models.pretrained import Pretrained
 from unic.neighbors.automatic import AUTO, choose_far_rank, choose_n_neighbors
-from unic.photos.request import Found, Request
+from unic.photos.request import EFFORTS, N_VIEWS, QUICK, STANDARD, Found, Request, count_epochs
 from unic.runtime.devices import choose_device
 
 _N_SAMPLED = 32  # images that the plan decodes and embeds to know how long all take
 _N_WARM = 8  # of these first, which are not timed
-_REFERENCE = 0.08  # seconds of `_measure_processor` where the times below were measured
+_REFERENCE = 0.0085  # seconds of `_measure_processor` where the times below were measured
+_BLOCK_SHARE = 0.3  # of an image's time in the network, where its last block is trained
 _START = 9.0  # seconds until the first job runs, and between jobs
 _MAX_SAMPLE = 10_000  # images on which the recipe seeks partitions
 
@@ -128,7 +129,7 @@ def make_plan(request: Request, found: Found, backbone: Pretrained, speed: Speed
         ),
         (
             "clustering",
-            f"{request.effort}: the recipe without settings, {_count(len(request.seeds), 'seed')}",
+            f"{request.effort}: {EFFORTS[request.effort]}; {_count(len(request.seeds), 'seed')}",
         ),
         (
             "disk",
@@ -153,9 +154,20 @@ def estimate_seconds(request: Request, n_images: int, n_all: int, speed: Speed) 
         "clusters": recipe * speed.processor * math.ceil(len(request.seeds) / cores),
         "report": 4.0 + 0.12 * n_clusters * speed.processor,
     }
+    if request.effort != QUICK:
+        seconds |= _estimate_training(request, n_images, speed)
     if request.n_clusters == AUTO:
         seconds["number of clusters"] = (10.0 + 4e-3 * sampled) * speed.processor
     return seconds
+
+
+def _estimate_training(request: Request, n_images: int, speed: Speed) -> dict[str, float]:
+    """What the training that follows the recipe is expected to take."""
+    n_seen = 2 * n_images * count_epochs(request.effort, n_images) * len(request.seeds)
+    block = _BLOCK_SHARE * speed.embed  # forward and backward through the last block
+    if request.effort == STANDARD:
+        return {"views": N_VIEWS * n_images * speed.embed, "training": n_seen * block}
+    return {"training": n_seen * (speed.embed + block)}
 
 
 def check_disk(request: Request, plan: Plan) -> None:

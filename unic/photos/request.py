@@ -12,7 +12,16 @@ from unic.images.readers.known_labels import read_known_labels
 from unic.models.pretrained import Pretrained
 from unic.storage.files import read_json, write_text
 
-EFFORTS = ("quick", "standard", "thorough")
+QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
+EFFORTS = {
+    QUICK: "the recipe without settings, on the features as they are",
+    STANDARD: "the recipe, then the last block is trained from its clusters on 4 cached views",
+    THOROUGH: "the recipe, then the last block is trained from its clusters on fresh views",
+}
+BATCH_SIZE = 256
+N_VIEWS = 4
+_STEPS = {STANDARD: 1000, THOROUGH: 2000}
+_MAX_EPOCHS = {STANDARD: 20, THOROUGH: 40}
 AUTO = "auto"
 FOLDERS = "folders"  # of truth: class folders
 ENTRY = "experiment.json"
@@ -94,8 +103,14 @@ def check_request(request: Request) -> Found:
     return Found(ids, _count_others(request.photos, ids), len(known), classes)
 
 
-def make_entry(request: Request, backbone: Pretrained) -> dict[str, Any]:
-    """The configuration of the run: one experiment, with what differs from the defaults."""
+def make_entry(request: Request, backbone: Pretrained, *, n_images: int) -> dict[str, Any]:
+    """The configuration of the run: one experiment, with what differs from the defaults.
+
+    Args:
+        request: What is asked.
+        backbone: Of the features.
+        n_images: Training images, on which the length of a training depends.
+    """
     data: dict[str, Any] = {
         "name": "folder",
         "root": str(request.photos.absolute()),
@@ -113,8 +128,9 @@ def make_entry(request: Request, backbone: Pretrained) -> dict[str, Any]:
     network: dict[str, Any] = {"name": backbone.name, "weights": backbone.weights}
     if backbone.options:
         network["options"] = backbone.options
+    is_quick = request.effort == QUICK
     settings = {
-        "method": "consensus",
+        "method": "consensus" if is_quick else "finetuning",
         "n_clusters": request.n_clusters,
         "seeds": list(request.seeds),
         "data": data,
@@ -122,7 +138,36 @@ def make_entry(request: Request, backbone: Pretrained) -> dict[str, Any]:
         "neighbors": {"metric": "cosine"},
         "machine": {"device": request.device, "threads": request.cores},
     }
+    if not is_quick:
+        settings |= _train(request, n_images)
     return {"experiments": {request.name: settings}}
+
+
+def count_epochs(effort: str, n_images: int) -> int:
+    """Passes over the images: 1,000 steps, or 2,000 of a thorough run, but not many passes.
+
+    Example:
+        >>> count_epochs("standard", 3_000), count_epochs("thorough", 60_000)
+        (20, 9)
+    """
+    steps_of_epoch = max(1, n_images // BATCH_SIZE)
+    return min(_MAX_EPOCHS[effort], max(2, round(_STEPS[effort] / steps_of_epoch)))
+
+
+def _train(request: Request, n_images: int) -> dict[str, Any]:
+    """Settings of the training that follows the recipe."""
+    fresh = request.effort == THOROUGH
+    return {
+        "negatives": {"draw": "in_batch"},
+        "views": {"augmentation": "gcd", "n_views": "fresh" if fresh else N_VIEWS},
+        "finetuning": {
+            "start": "consensus",
+            "head": "linear",
+            "head_norm": "standardize",
+            "epochs": count_epochs(request.effort, n_images),
+            "batch_size": min(BATCH_SIZE, n_images),
+        },
+    }
 
 
 def write_entry(request: Request, entry: Mapping[str, Any]) -> Path:

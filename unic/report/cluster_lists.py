@@ -11,6 +11,7 @@ from PIL import Image
 from unic.report.contact_sheets import contact_sheet
 from unic.storage.files import whole_folder
 
+COLUMNS = ("cluster", "confidence", "second", "second_confidence", "distance")
 MAX_SHOWN = 48  # images of a contact sheet
 N_COLUMNS = 8
 MAX_CELL = 112  # pixels
@@ -28,8 +29,8 @@ def list_predictions(
 
     Returns:
         Columns ``path``, ``split``, ``label`` (as it was given, else empty), ``cluster``, ``name``
-        (of a labeled class, else empty), ``confidence``, ``second``, ``second_confidence`` and
-        ``distance`` to the neighbors.
+        (of a labeled class, else empty), ``confidence``, and where the recipe has found them
+        ``second``, ``second_confidence`` and ``distance`` to the neighbors.
     """
     name_of = dict(enumerate(names))
     label_of = dict(
@@ -38,8 +39,8 @@ def list_predictions(
     is_training = (predictions["split"] == "train").to_numpy()
     rows = np.where(is_training, np.cumsum(is_training) - 1, -1)  # of the training images
     labels = [name_of[label_of[row]] if row in label_of else "" for row in rows]
-    columns = ["cluster", "confidence", "second", "second_confidence", "distance"]
-    table = predictions[columns].round({c: 4 for c in columns if c not in ("cluster", "second")})
+    table = predictions[[name for name in COLUMNS if name in predictions]]
+    table = table.round({name: 4 for name in table if name not in ("cluster", "second")})
     table.insert(1, "name", [name_of.get(c, "") for c in predictions["cluster"]])
     table.insert(0, "label", labels)
     table.insert(0, "split", predictions["split"].to_numpy())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unic.storage.files import write_parquet
+from unic.storage.files import read_parquet, write_parquet
 
 COLUMNS = ["method", "seed", "split", "image_id", "cluster", "confidence"]
 
@@ -47,3 +47,23 @@ def tabulate(
 def write_predictions(path: str | Path, predictions: pd.DataFrame) -> None:
     """Write a table of predictions to Parquet, whole or not at all."""
     write_parquet(path, predictions)
+
+
+def read_clusters(path: str | Path, ids: Sequence[str]) -> NDArray[np.int64]:
+    """Read the clusters of the training images from a table of one method and seed.
+
+    Args:
+        path: File of the table.
+        ids: The training images.
+
+    Returns:
+        Shape ``(n,)``.
+
+    Raises:
+        ValueError: If the table is not of these images, in this order.
+    """
+    table = read_parquet(path, columns=["split", "image_id", "cluster"])
+    rows = table[table["split"] == "train"]
+    if rows["image_id"].tolist() != list(ids):
+        raise ValueError(f"{path} must have clusters of the {len(ids)} training images, in order")
+    return rows["cluster"].to_numpy(dtype=np.int64)

@@ -13,11 +13,13 @@ from unic.runtime.jobs import limit_threads
 from unic.runtime.processes import Processes
 from unic.storage.digests import json_digest
 from unic.storage.files import write_csv
+from unic.storage.prediction_tables import read_clusters
 from unic.storage.resumption import resumption_key
 from unic.training.checkpoint import Checkpoint
 from unic.training.finetuning import finetune
 from unic.training.inputs import PairInputs, ViewInputs
 from unic.training.snapshots import Snapshots
+from unic.training.starting import learn_clusters
 from unic.training.step import FinetuningSettings
 
 
@@ -29,6 +31,8 @@ class FinetuningRun:
         views: What is trained on.
         pairs: Positives and negatives.
         model: What the model is made of.
+        start: Table of clusters of the training images that heads start from; None
+            leaves them random.
         weights: Of the backbone, see :func:`unic.models.backbones.load_backbone`.
         network: Of a checkpoint that holds several.
         n_heads: That learn side by side.
@@ -47,6 +51,7 @@ class FinetuningRun:
     views: ViewInputs
     pairs: PairInputs
     model: ModelDescription
+    start: str | None
     weights: str
     network: str
     n_heads: int
@@ -86,6 +91,7 @@ class FinetuningRun:
             views=ViewInputs.parse(inputs, params),
             pairs=PairInputs.parse(inputs, params),
             model=ModelDescription(**params["model"]),
+            start=inputs.get("start"),
             weights=inputs.get("backbone", params["weights"]),
             network=params["network"],
             n_heads=params["n_heads"],
@@ -120,6 +126,10 @@ def train(run: FinetuningRun, processes: Processes) -> None:
     heads = make_heads(run.model, backbone, seed=run.seed, n_heads=run.n_heads)
     if run.model.head_norm in FITTED_NORMS:
         fit_norms(heads, run.pairs.open_features().read("features"))
+    if run.start is not None:
+        features = run.pairs.open_features()
+        clusters = read_clusters(run.start, features.read_image_ids())
+        learn_clusters(heads, features.read("features"), clusters, seed=run.seed, device=device)
     pairs = run.pairs.open(device=device)
     source = run.views.open(
         backbone, device=device, n_workers=threads, has_gradient=trainable == "all"

@@ -37,7 +37,7 @@ rule list_clusters:
         images=artifact("index_images", "images.parquet"),
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
         metrics="results/{experiment}/metrics.json",
-        predictions=decide(stages.listed_predictions),
+        predictions=decide(stages.predictions),
     output:
         csv="results/{experiment}/predictions.csv",
         parquet="results/{experiment}/predictions.parquet",

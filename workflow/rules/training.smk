@@ -70,6 +70,7 @@ rule finetune:
         unpack(decide(stages.weight_files)),
         unpack(decide(stages.negative_files)),
         unpack(decide(stages.norm_files)),
+        unpack(decide(stages.start_clusters, "seed")),
         unpack(decide(stages.view_files)),
         unpack(decide(stages.decoded_files)),
         images=artifact("index_images", "images.parquet"),
