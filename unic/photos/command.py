@@ -5,13 +5,25 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from unic.models.pretrained import find_pretrained
+from unic.models.pretrained import Pretrained, find_pretrained
 from unic.photos.outcome import COPY, LINK, describe_outcome, sort_images
 from unic.photos.plan import Plan, check_disk, count_cores, make_plan, measure_speed
-from unic.photos.request import Request, check_request, format_yaml, make_entry, write_entry
+from unic.photos.request import (
+    AUTO,
+    ENTRY,
+    QUICK,
+    Request,
+    check_request,
+    format_yaml,
+    make_entry,
+    write_entry,
+)
 from unic.photos.running import INTERRUPTED, alone, run_workflow
+from unic.storage.n_clusters import read_n_clusters
 
 TARGETS = ("metrics.json", "predictions.csv")
 
@@ -36,22 +48,24 @@ def cluster(options: argparse.Namespace) -> int:
     speed = measure_speed(request, found, backbone)
     plan = make_plan(request, found, backbone, speed)
     check_disk(request, plan)
-    entry = make_entry(request, backbone, n_images=len(found.ids["train"]))
+    n_images = len(found.ids["train"])
+    entry = make_entry(request, backbone, n_images=n_images)
     print(_format_plan(plan), flush=True)
     if options.plan:
         print(f"\n{format_yaml(entry)}")
         return 0
     with alone(request.output):
-        path = write_entry(request, entry)
-        print(f"  {'settings':<10}  {path}\n", flush=True)
-        status = run_workflow(
-            [f"results/{request.name}/{target}" for target in TARGETS],
-            base=request.base,
-            entry=path.absolute(),
-            cores=request.cores,
-            profile=options.profile,
-            expected=plan.total,
-        )
+        print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
+        run = Run(options.profile, plan.total)
+        status = 0
+        if request.n_clusters == AUTO and request.effort != QUICK:
+            status = run.reach(
+                replace(request, effort=QUICK), backbone, n_images, ["n_clusters.json"]
+            )
+            if not status:
+                found_k = read_n_clusters(AUTO, request.output / "n_clusters.json")
+                request = replace(request, n_clusters=found_k)
+        status = status or run.reach(request, backbone, n_images, TARGETS)
     if status:
         return _tell_end(status)
     print(describe_outcome(request.output))
@@ -60,6 +74,27 @@ def cluster(options: argparse.Namespace) -> int:
             n_images = sort_images(request.output, request.photos, target, how=how)
             print(f"  {how:<10}  {n_images:,} images in {target}")
     return 0
+
+
+class Run(NamedTuple):
+    """How the workflow is run."""
+
+    profile: str | None
+    expected: float  # seconds
+
+    def reach(
+        self, request: Request, backbone: Pretrained, n_images: int, targets: Sequence[str]
+    ) -> int:
+        """Write the configuration and run until some files of the results are there."""
+        entry = write_entry(request, make_entry(request, backbone, n_images=n_images))
+        return run_workflow(
+            [f"results/{request.name}/{target}" for target in targets],
+            base=request.base,
+            entry=entry.absolute(),
+            cores=request.cores,
+            profile=self.profile,
+            expected=self.expected,
+        )
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -101,8 +136,3 @@ def _tell_end(status: int) -> int:
     how = "stopped" if status == INTERRUPTED else "failed"
     print(f"{how}; the same command goes on where it was", file=sys.stderr)
     return status if status == INTERRUPTED else 1
-
-
-def format_targets(name: str, targets: Sequence[str]) -> list[str]:
-    """Paths of an experiment's files from the folder of the run."""
-    return [f"results/{name}/{target}" for target in targets]

@@ -24,7 +24,8 @@ def describe_outcome(folder: Path) -> str:
     metrics = read_json(folder / "metrics.json")
     rows = read_csv(folder / PREDICTIONS, columns=("path", "cluster", "name", "confidence"))
     sizes = Counter((int(row["cluster"]), row["name"]) for row in rows)
-    lines = [f"{len(rows):,} images in {len(sizes)} of {metrics['n_clusters']} clusters:"]
+    lines = _describe_estimate(folder / "n_clusters.json", metrics["n_clusters"])
+    lines.append(f"{len(rows):,} images in {len(sizes)} of {metrics['n_clusters']} clusters:")
     for (cluster, name), size in sizes.most_common(_N_LISTED):
         sure = [float(r["confidence"]) for r in rows if int(r["cluster"]) == cluster]
         lines.append(
@@ -92,6 +93,20 @@ def _check_room(photos: Path, paths: list[str], target: Path) -> None:
             f"the disk of {target} must have room for {needed / 1e6:,.0f} MB, "
             f"{free / 1e6:,.0f} MB are free"
         )
+
+
+def _describe_estimate(path: Path, n_clusters: int) -> list[str]:
+    """How sure the number of clusters is, where it was estimated."""
+    if not path.is_file():
+        return []
+    estimate = read_json(path)
+    if estimate["n_clusters"] != n_clusters:  # of an earlier run
+        return []
+    others = ", ".join(str(each) for each in estimate["candidates"] if each != n_clusters)
+    told = f"{n_clusters} clusters by estimate, between {estimate['low']} and {estimate['high']}"
+    if estimate["best"] < 2:
+        told = f"the images may well be of one kind; {told}"
+    return [told + (f"; next best {others}" if others else "")]
 
 
 def _describe_scores(metrics: dict[str, object]) -> list[str]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -127,10 +127,7 @@ def _follow(process: subprocess.Popen[str], progress: Progress) -> list[str]:
     """Read what Snakemake says until it ends; what it says of failures is given back."""
     last: list[str] = []
     reasons: list[str] = []
-    assert_stdout = process.stdout
-    if assert_stdout is None:
-        return []
-    for raw in assert_stdout:
+    for raw in process.stdout or ():
         line = raw.rstrip()
         job, steps = _JOB.match(line), _STEPS.match(line)
         if job:
@@ -165,8 +162,3 @@ def _ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def targets_of(name: str, files: Mapping[str, str]) -> list[str]:
-    """Paths of an experiment's files from the folder of the run."""
-    return [f"results/{name}/{path}" for path in files.values()]

@@ -1,7 +1,8 @@
 """How many clusters images fall into, by their features, and by labels where some are known."""
 
 import logging
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,7 +17,7 @@ from unic.recipe.clustering import draw_sample
 from unic.recipe.graphs import count_connections
 from unic.recipe.partitions import spherical_kmeans
 from unic.recipe.silhouettes import centroid_silhouette
-from unic.recipe.spaces import find_directions
+from unic.recipe.spaces import find_directions, whiten
 from unic.storage.known_labels import UNKNOWN, check_known_labels
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,22 @@ class Estimate(NamedTuple):
     high: int  # of the interval, inclusive
     candidates: tuple[int, ...]  # the best first
     curve: Curve
+
+    def record(self) -> dict[str, Any]:
+        """JSON of it: ``n_clusters`` to be used, at least 2, and ``best``, which may be 1."""
+        usable = next((number for number in self.candidates if number > 1), 2)
+        curve = {
+            name: [None if math.isnan(value) else value for value in values.tolist()]
+            for name, values in self.curve._asdict().items()
+        }
+        return {
+            "n_clusters": usable if self.n_clusters < 2 else self.n_clusters,
+            "best": self.n_clusters,
+            "low": self.low,
+            "high": self.high,
+            "candidates": list(self.candidates),
+            "curve": curve,
+        }
 
 
 class Criteria(NamedTuple):
@@ -115,11 +132,14 @@ def estimate_n_clusters(
     spread = np.sqrt(directions.variances)  # (r,)
     drawn = torch.randn(coordinates.shape, generator=generator).numpy() * spread  # (m, r)
     given = measure(
-        directions.whiten(coordinates, WHITENING), grid, known_labels=known, generator=generator
+        whiten(coordinates, directions.scales(WHITENING)),
+        grid,
+        known_labels=known,
+        generator=generator,
     )
     coarse = thin_grid(grid)
     reference = measure(
-        directions.whiten(drawn, WHITENING),
+        whiten(drawn, directions.scales(WHITENING)),
         coarse,
         known_labels=np.full_like(known, UNKNOWN),
         generator=generator,

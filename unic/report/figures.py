@@ -1,6 +1,7 @@
 """The figures of a report: training curves, union sizes, metrics, clusters."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,12 @@ _CURVES = {
     "entropy": "Entropy of the mean prediction",
     "used_clusters": "Clusters used",
     "learning_rate": "Learning rate",
+}
+_CRITERIA = {
+    "agreement": "Two ways agree",
+    "silhouette": "Silhouette",
+    "modularity": "Modularity",
+    "labels": "Known labels",
 }
 _INK, _MUTED, _OURS, _DISCARDED = "#24292f", "#6a737d", "#0072B2", "#c3c9cf"
 _SEEDS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#24292f"]  # Okabe-Ito
@@ -213,6 +220,34 @@ def plot_comparison(scores: pd.DataFrame) -> Figure:
         panels[0].tick_params(axis="y", length=0, labelcolor=_INK)
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper left", ncols=6, handlelength=1)
+    return figure
+
+
+def plot_n_clusters(estimate: Mapping[str, Any]) -> Figure:
+    """Draw what speaks for each number of clusters, with the interval and the best.
+
+    Args:
+        estimate: ``n_clusters.json``, see :meth:`unic.quality.n_clusters.Estimate.record`.
+    """
+    curve = estimate["curve"]
+    with _style():
+        figure = _new_figure(height=3.4)
+        axes = figure.subplots()
+        axes.axvspan(estimate["low"], estimate["high"], color="#eef3f7", zorder=0)
+        for name, color in zip(_CRITERIA, _SEEDS[1:], strict=False):
+            values = [math.nan if value is None else value for value in curve[name]]
+            if not all(map(math.isnan, values)):
+                axes.plot(curve["n_clusters"], values, color=color, lw=1, label=_CRITERIA[name])
+        axes.plot(curve["n_clusters"], curve["score"], color=_OURS, lw=2, label="Score")
+        axes.axvline(estimate["n_clusters"], color=_INK, lw=0.8, ls=":")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        axes.grid(axis="y")
+        best, low, high = (estimate[key] for key in ("n_clusters", "low", "high"))
+        axes.set_title(f"{best} clusters, between {low} and {high} (shaded)")
+        axes.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        _label(axes, x="Number of clusters", y="Beyond one Gaussian")
     return figure
 
 
