@@ -19,6 +19,7 @@ from unic.photos.request import (
     Request,
     check_request,
     format_yaml,
+    has_features,
     make_entry,
     write_entry,
 )
@@ -45,11 +46,12 @@ def cluster(options: argparse.Namespace) -> int:
     request = make_request(options)
     found = check_request(request)
     backbone = find_pretrained(options.backbone)
-    speed = measure_speed(request, found, backbone)
-    plan = make_plan(request, found, backbone, speed)
-    check_disk(request, plan)
     n_images = len(found.ids["train"])
     entry = make_entry(request, backbone, n_images=n_images)
+    is_embedded = has_features(request, entry)
+    speed = measure_speed(request, found, backbone, has_features=is_embedded)
+    plan = make_plan(request, found, backbone, speed)
+    check_disk(request, plan)
     print(_format_plan(plan), flush=True)
     if options.plan:
         print(f"\n{format_yaml(entry)}")

@@ -52,13 +52,27 @@ class Plan(NamedTuple):
         return sum(self.seconds.values())
 
 
-def measure_speed(request: Request, found: Found, backbone: Pretrained) -> Speed:
+def measure_speed(
+    request: Request, found: Found, backbone: Pretrained, *, has_features: bool = False
+) -> Speed:
     """Decode and embed a few of the images, spread over all.
+
+    Args:
+        request: What is asked.
+        found: The images.
+        backbone: That embeds them.
+        has_features: Whether an earlier run has embedded all of them, so that nothing need be
+            measured.
 
     Raises:
         ValueError: If none of them can be read, or the backbone cannot be made.
         FileNotFoundError: If its weights are missing.
     """
+    device = choose_device(request.device)
+    torch.set_num_threads(1)
+    processor = _measure_processor() / _REFERENCE
+    if has_features:
+        return Speed(0.0, 0.0, 0, processor, str(device), 0, 0)
     ids = found.ids["train"]
     rows = np.unique(np.linspace(0, len(ids) - 1, min(_N_SAMPLED, len(ids))).astype(int))
     images = FileImages([ids[row] for row in rows], str(request.photos.absolute()))
@@ -78,7 +92,6 @@ def measure_speed(request: Request, found: Found, backbone: Pretrained) -> Speed
         options=backbone.options,
         image_size=backbone.image_size,
     )
-    device = choose_device(request.device)
     torch.set_num_threads(request.cores)
     seconds = {}
     for part, chosen in (("warm", good[:_N_WARM]), ("timed", good)):
@@ -96,7 +109,7 @@ def measure_speed(request: Request, found: Found, backbone: Pretrained) -> Speed
         decode,
         seconds["timed"],
         network.n_dims,
-        _measure_processor() / _REFERENCE,
+        processor,
         str(device),
         sum(fault is not None for fault in faults),
         len(images),
@@ -115,7 +128,7 @@ def make_plan(request: Request, found: Found, backbone: Pretrained, speed: Speed
         ("images", _tell_images(request, found, speed)),
         ("labels", _tell_labels(found)),
         ("clusters", _tell_n_clusters(request, found)),
-        ("backbone", f"{backbone.name} ({backbone.weights}), {speed.n_dims} dims; {backbone.why}"),
+        ("backbone", _tell_backbone(backbone, speed)),
         (
             "images are",
             f"resized, cropped to {backbone.image_size} px (crop {backbone.crop_pct:g}), less "
@@ -223,6 +236,11 @@ def _tell_images(request: Request, found: Found, speed: Speed) -> str:
             "images are left out and listed"
         )
     return told
+
+
+def _tell_backbone(backbone: Pretrained, speed: Speed) -> str:
+    told = f"{backbone.name} ({backbone.weights}); {backbone.why}"
+    return told + (f"; {speed.n_dims} dims" if speed.n_dims else "; features are there already")
 
 
 def _tell_labels(found: Found) -> str:

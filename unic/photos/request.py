@@ -85,6 +85,11 @@ def check_request(request: Request) -> Found:
         raise ValueError(
             f"there must be at least 4 images to cluster, {request.photos} has {n_images}"
         )
+    truth = request.truth
+    if truth not in (None, FOLDERS) and not Path(str(truth)).is_file():
+        raise FileNotFoundError(
+            f"--truth must be a CSV file or {FOLDERS}, there is none at {truth}"
+        )
     known = read_known_labels(
         [str(path) for path in request.known_labels],
         ids["train"],
@@ -141,6 +146,20 @@ def make_entry(request: Request, backbone: Pretrained, *, n_images: int) -> dict
     if not is_quick:
         settings |= _train(request, n_images)
     return {"experiments": {request.name: settings}}
+
+
+def has_features(request: Request, entry: Mapping[str, Any]) -> bool:
+    """Whether an earlier run has embedded the images as this one would."""
+    path = request.output / ENTRY
+    if not path.is_file() or not (request.output / "features.zarr" / "zarr.json").is_file():
+        return False
+    before = read_json(path)["experiments"].get(request.name, {})
+    now = entry["experiments"][request.name]
+    aside = ("known_labels", "label_file", "class_folders")  # of the data, to no effect on features
+    views = [
+        {k: v for k, v in each.get("data", {}).items() if k not in aside} for each in (before, now)
+    ]
+    return views[0] == views[1] and before.get("backbone") == now["backbone"]
 
 
 def count_epochs(effort: str, n_images: int) -> int:
