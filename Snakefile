@@ -27,6 +27,7 @@ include: "workflow/rules/recipe.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/inference.smk"
 
 
 rule demo:

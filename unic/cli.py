@@ -146,6 +146,18 @@ def _cluster(options: argparse.Namespace) -> int:
     return command.cluster(options)
 
 
+def _predict(options: argparse.Namespace) -> int:
+    from unic.inference import command  # torch and timm take seconds
+
+    return command.predict(options)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from unic.inference import command  # torch and timm take seconds
+
+    command.export(options)
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("unic", description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -156,6 +168,20 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     _add_cluster_arguments(cluster)
     cluster.set_defaults(run=_cluster)
+    predict = commands.add_parser(
+        "predict",
+        help="cluster new images by what an experiment has learned",
+        description="Print the clusters of new images as CSV; 1 where some cannot be read.",
+    )
+    _add_predict_arguments(predict)
+    predict.set_defaults(run=_predict)
+    export = commands.add_parser(
+        "export",
+        help="write what an experiment has learned as ONNX or a torch program",
+        description="Write one graph from pixels to clusters, and JSON that says how to use it.",
+    )
+    _add_export_arguments(export)
+    export.set_defaults(run=_export)
     show = commands.add_parser("show", help="print the scores of finished experiments")
     show.add_argument("results", type=Path, nargs="+", help="folders such as results/digits")
     show.set_defaults(run=_show)
@@ -249,6 +275,45 @@ def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
         "--copy-to", type=Path, metavar="FOLDER", help="copy images into a folder a cluster"
     )
     sorting.add_argument("--link-to", type=Path, metavar="FOLDER", help="link them there")
+
+
+def _add_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="results/NAME",
+        help="folder of an experiment, or its model.safetensors",
+    )
+
+
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model_argument(parser)
+    parser.add_argument("images", nargs="+", metavar="NEW", help="image files, or folders of them")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.csv", help="default: standard output"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_count_of,
+        default=32,
+        metavar="N",
+        help="images at a time (default %(default)s)",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model_argument(parser)
+    parser.add_argument("--format", choices=("onnx", "torch"), required=True)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: beside the model"
+    )
+    parser.add_argument(
+        "--input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="pixels in 0 to 255, or in 0 to 1 (default %(default)s)",
+    )
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -316,6 +316,17 @@ def predictions(settings: Settings) -> list[Artifact]:
     return _of_seeds(settings, "predict", "predictions.parquet")
 
 
+def consensus_models(settings: Settings) -> list[Artifact]:
+    """What the recipe has learned, of every seed, of which one is packed.
+
+    Raises:
+        ValueError: If the method is not consensus, whose models alone place new images.
+    """
+    if not is_consensus(settings):
+        raise ValueError("model.safetensors must be of an experiment of method consensus")
+    return _of_seeds(settings, "fit_consensus", "consensus.safetensors")
+
+
 def all_predictions(settings: Settings) -> list[Artifact]:
     """Predictions of every seed and of every baseline of an experiment."""
     is_trained = not is_consensus(settings)
@@ -358,8 +369,12 @@ def checked_n_clusters(settings: Settings) -> int | None:
 
 def image_source(settings: Settings) -> Settings:
     """Where images are, and how they are prepared for the backbone."""
-    view = _some(settings["data"], "image_size", "crop_pct", "mean", "std")
-    return _some(settings["data"], "name", "root") | {"view": view}
+    return _some(settings["data"], "name", "root") | {"view": view(settings)}
+
+
+def view(settings: Settings) -> Settings:
+    """How images are prepared for the backbone."""
+    return _some(settings["data"], "image_size", "crop_pct", "mean", "std")
 
 
 def method_module(settings: Settings, method: str) -> str:  # noqa: ARG001 - of all experiments

@@ -32,13 +32,22 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
         raise ValueError("it must be a regular file")
     with Image.open(path, formats=FORMATS) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-            gray = (np.asarray(image) >> 8).astype(np.uint8)  # (h, w), Pillow would make it white
-            return np.repeat(gray[..., None], 3, axis=2)
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels must have 8 or 16 bits, got 32 (mode {image.mode})")
-        if image.mode == "RGB":
-            return np.asarray(image)  # convert would copy
-        if image.mode == "P":  # the palette may be transparent, which RGB cannot say
-            return np.asarray(image.convert("RGBA").convert("RGB"))
-        return np.asarray(image.convert("RGB"))
+        return take_pixels(image)
+
+
+def take_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels of an open image: uint8, shape ``(h, w, 3)``, RGB, see :func:`decode_image`.
+
+    Raises:
+        ValueError: If pixels have 32 bits.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        gray = (np.asarray(image) >> 8).astype(np.uint8)  # (h, w), Pillow would make it white
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels must have 8 or 16 bits, got 32 (mode {image.mode})")
+    if image.mode == "RGB":
+        return np.asarray(image)  # convert would copy
+    if image.mode == "P":  # the palette may be transparent, which RGB cannot say
+        return np.asarray(image.convert("RGBA").convert("RGB"))
+    return np.asarray(image.convert("RGB"))

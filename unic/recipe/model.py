@@ -27,6 +27,11 @@ class Predictions(NamedTuple):
     neighbors: NDArray[np.int64]  # (n, k), rows of training images, nearest first
     distances: NDArray[np.float32]  # (n, k), one less the cosine, in [0, 2]
 
+    def rank(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The two likeliest clusters of each image and their probabilities, ``(n, 2)`` each."""
+        best = self.probs.topk(2, dim=1)  # K is at least 2
+        return best.indices.numpy(), best.values.clamp(0.0, 1.0).numpy()
+
 
 class Model(NamedTuple):
     """A consensus of heads, and the training images among which new ones have neighbors."""
@@ -109,20 +114,7 @@ def save_model(path: str | Path, model: Model, about: Mapping[str, Any]) -> None
         model: What is to be kept.
         about: JSON that comes back with it: backbone, view, names of images and clusters.
     """
-    tensors = {
-        "mean": torch.from_numpy(model.directions.mean),
-        "directions": torch.from_numpy(model.directions.vectors),
-        "variances": torch.from_numpy(model.directions.variances),
-        "whitening": torch.from_numpy(model.whitening),
-        "head_weights": model.heads.weights,
-        "head_biases": model.heads.biases,
-        "head_orders": torch.from_numpy(model.orders),
-        "training_points": torch.from_numpy(model.points),
-        "training_probs": model.probs,
-        "training_neighbors": torch.from_numpy(model.neighbors),
-        "training_known_labels": torch.from_numpy(model.known_labels),
-    }
-    save_tensors(path, tensors, about={"format": FORMAT, **about})
+    save_tensors(path, take_apart(model), about={"format": FORMAT, **about})
 
 
 def read_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
@@ -139,8 +131,30 @@ def read_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
             f"{path} must be a model of the recipe of format {FORMAT}, got format {found}; "
             "delete it and run the workflow again"
         )
+    return put_together(tensors), about
+
+
+def take_apart(model: Model) -> dict[str, Tensor]:
+    """The tensors of a model by name, from which :func:`put_together` makes it again."""
+    return {
+        "mean": torch.from_numpy(model.directions.mean),
+        "directions": torch.from_numpy(model.directions.vectors),
+        "variances": torch.from_numpy(model.directions.variances),
+        "whitening": torch.from_numpy(model.whitening),
+        "head_weights": model.heads.weights,
+        "head_biases": model.heads.biases,
+        "head_orders": torch.from_numpy(model.orders),
+        "training_points": torch.from_numpy(model.points),
+        "training_probs": model.probs,
+        "training_neighbors": torch.from_numpy(model.neighbors),
+        "training_known_labels": torch.from_numpy(model.known_labels),
+    }
+
+
+def put_together(tensors: Mapping[str, Tensor]) -> Model:
+    """A model of the tensors of :func:`take_apart`."""
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    model = Model(
+    return Model(
         Directions(arrays["mean"], arrays["directions"], arrays["variances"]),
         arrays["whitening"],
         Heads(tensors["head_weights"], tensors["head_biases"]),
@@ -150,4 +164,3 @@ def read_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
         arrays["training_neighbors"],
         arrays["training_known_labels"],
     )
-    return model, about

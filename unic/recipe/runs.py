@@ -81,8 +81,7 @@ def cluster_images(
 
 def _tabulate(seed: int, split: str, ids: Sequence[str], predicted: Predictions) -> pd.DataFrame:
     """A row an image."""
-    best = predicted.probs.topk(2, dim=1)  # K is at least 2
-    clusters, confidences = best.indices.numpy(), best.values.clamp(0.0, 1.0).numpy()  # (n, 2)
+    clusters, confidences = predicted.rank()  # (n, 2)
     table = tabulate("unic", seed, {split: ids}, {split: (clusters[:, 0], confidences[:, 0])})
     return table.assign(
         second=clusters[:, 1],
