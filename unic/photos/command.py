@@ -27,6 +27,7 @@ from unic.photos.running import INTERRUPTED, alone, run_workflow
 from unic.storage.n_clusters import read_n_clusters
 
 TARGETS = ("metrics.json", "predictions.csv")
+PACKED = "model.safetensors"  # of the recipe, for new images
 
 
 def cluster(options: argparse.Namespace) -> int:
@@ -56,6 +57,7 @@ def cluster(options: argparse.Namespace) -> int:
     if options.plan:
         print(f"\n{format_yaml(entry)}")
         return 0
+    targets = [*TARGETS, PACKED] if request.effort == QUICK else TARGETS
     with alone(request.output):
         print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
         run = Run(options.profile, plan.total)
@@ -67,7 +69,7 @@ def cluster(options: argparse.Namespace) -> int:
             if not status:
                 found_k = read_n_clusters(AUTO, request.output / "n_clusters.json")
                 request = replace(request, n_clusters=found_k)
-        status = status or run.reach(request, backbone, n_images, TARGETS)
+        status = status or run.reach(request, backbone, n_images, targets)
     if status:
         return _tell_end(status)
     print(describe_outcome(request.output))

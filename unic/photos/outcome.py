@@ -41,8 +41,9 @@ def describe_outcome(folder: Path) -> str:
     lines += [
         f"  look at     {folder / 'report.html'}",
         f"  clusters    {folder / PREDICTIONS}, contact sheets in {folder / 'clusters'}",
-        f"  new images  unic predict {folder} NEW...",
     ]
+    if (folder / "model.safetensors").is_file():
+        lines.append(f"  new images  unic predict {folder} NEW...")
     return "\n".join(lines)
 
 
