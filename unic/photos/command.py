@@ -26,7 +26,7 @@ from unic.photos.request import (
 from unic.photos.running import INTERRUPTED, alone, run_workflow
 from unic.storage.n_clusters import read_n_clusters
 
-TARGETS = ("metrics.json", "predictions.csv")
+TARGETS = ("metrics.json", "predictions.csv", "quality.json")
 PACKED = "model.safetensors"  # of the recipe, for new images
 
 

@@ -37,9 +37,10 @@ def describe_outcome(folder: Path) -> str:
     if metrics["n_skipped"]:
         ids = [image["image_id"] for image in metrics["skipped"]]
         lines.append(f"{metrics['n_skipped']} images could not be read{first_of(ids)}")
+    lines += _describe_quality(folder)
     lines += _describe_scores(metrics)
     lines += [
-        f"  look at     {folder / 'report.html'}",
+        f"  look at     {folder / 'report.html'}, {folder / 'quality.html'}",
         f"  clusters    {folder / PREDICTIONS}, contact sheets in {folder / 'clusters'}",
     ]
     if (folder / "model.safetensors").is_file():
@@ -108,6 +109,27 @@ def _describe_estimate(path: Path, n_clusters: int) -> list[str]:
     if estimate["best"] < 2:
         told = f"the images may well be of one kind; {told}"
     return [told + (f"; next best {others}" if others else "")]
+
+
+def _describe_quality(folder: Path) -> list[str]:
+    """What can be said without labels, in two lines."""
+    if not (folder / "quality.json").is_file():
+        return []
+    overall = read_json(folder / "quality.json")["overall"]
+    agreement, silhouette = overall["neighbor_agreement"], overall["silhouette"]
+    duplicates = read_csv(folder / "duplicates.csv", columns=("group",))
+    outliers = read_csv(folder / "outliers.csv", columns=("is_outlier",))
+    suspects = read_csv(folder / "suspects.csv", columns=("path",))
+    n_groups = len({row["group"] for row in duplicates})
+    n_outliers = sum(row["is_outlier"] == "True" for row in outliers)
+    told = f"{n_groups} groups of near-duplicates, {n_outliers} outliers"
+    if suspects:
+        told += f", {len(suspects)} labels that the neighbors contradict"
+    return [
+        f"without labels: {format_percent(agreement)} of neighbors are in the same cluster, "
+        f"silhouette {silhouette:.2f}",
+        told,
+    ]
 
 
 def _describe_scores(metrics: dict[str, object]) -> list[str]:
