@@ -32,6 +32,7 @@ N_KEPT = 6  # of these, the best once they are trained
 UNLABELED = Training()
 LABELED = Training(n_steps=200, learning_rate=0.03)  # GCD, from softer heads
 LABELED_SCALE = 5.0
+MANY_LABELS = 0.1  # share of the images, see `balances_to_try`
 MAX_LABEL_IMBALANCE = 0.05  # nats, see `balances_to_try`
 MIN_COMPACTNESS = 0.88  # see `prefers_balance`
 MAX_DISAGREEMENT = 1.8  # see `prefers_balance`
@@ -126,7 +127,7 @@ def cluster(
     Where labels are known (GCD), features are whitened by what varies within classes
     (:func:`find_class_whitening`), labeled images keep their cluster in all partitions, and the
     cross-entropy of their labels is added to the loss, of a longer training from softer heads;
-    sizes are equal if those of the labels are (:func:`balances_to_try`), and labeled images are
+    sizes are equal if those of many labels are (:func:`balances_to_try`), and labeled images are
     given their label at the end.
 
     Args:
@@ -224,15 +225,16 @@ def fit(
 def balances_to_try(known_labels: NDArray[np.int64]) -> list[bool]:
     """Whether heads are trained for equal sizes: first not, then so, unless known labels tell.
 
-    Labels are a sample of their classes. Where their numbers lack less than 0.05 nats of the
-    entropy of equal ones, beyond what a sample lacks by chance, all classes are taken for equal.
+    Where a tenth of the images have a label, labels are taken for a sample of their classes; of
+    fewer, somebody may have chosen the numbers. Where they lack less than 0.05 nats of the entropy
+    of equal ones, beyond what a sample lacks by chance, all classes are taken for equal.
 
     Args:
         known_labels: Shape ``(n,)``, -1 = unknown.
     """
     counts = np.bincount(known_labels[known_labels >= 0])
     shares = counts[counts > 0] / max(1, counts.sum())
-    if len(shares) < 2:
+    if len(shares) < 2 or counts.sum() < MANY_LABELS * len(known_labels):
         return [False, True]
     by_chance = (len(shares) - 1) / (2 * counts.sum())
     imbalance = np.log(len(shares)) + (shares * np.log(shares)).sum() - by_chance

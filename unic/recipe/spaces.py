@@ -71,26 +71,35 @@ def find_class_whitening(
 ) -> NDArray[np.float32]:
     """Find the map by which labeled classes spread alike in all directions.
 
-    ``S^(-1/2)`` with the covariance ``S`` of labeled images about the mean of their class, half of
-    it shrunk to a multiple of the identity (within-class covariance normalization; Hatch et al.,
-    2006). What varies within classes that are known varies within new ones, too.
+    ``S^(-1/2)`` with the covariance of labeled images about the mean of their class, half of it
+    shrunk to a multiple of the identity (within-class covariance normalization; Hatch et al.,
+    2006). What varies within classes that are known varies within new ones, too. Few labels say
+    little of a covariance: with ``l`` of them, ``S`` is a share ``l / (l + r)`` of that one, the
+    rest of it the square root of the variances of all images, each of a trace of ``r``. By the
+    latter alone, points are those that :data:`unic.recipe.clustering.MAIN` whitens.
 
     Args:
         coordinates: Shape ``(n, r)``.
         known_labels: Shape ``(n,)``, -1 = unknown, some known.
 
     Returns:
-        Shape ``(r, r)``, from the right; a multiple of the identity where every labeled image is
-        at the mean of its class.
+        Shape ``(r, r)``, from the right.
     """
     labels = known_labels[known_labels >= 0]  # (l,)
     points = coordinates[known_labels >= 0].astype(np.float64)  # (l, r)
     used, own = np.unique(labels, return_inverse=True)
     means = np.stack([points[own == label].mean(axis=0) for label in range(len(used))])
     centered = points - means[own]  # (l, r)
-    variances, vectors = np.linalg.eigh(centered.T @ centered / max(1, len(points) - len(used)))
-    mean = max(variances.mean(), np.finfo(np.float32).tiny)
-    scales = (0.5 * np.maximum(variances, 0.0) + 0.5 * mean) ** -0.5  # (r,)
+    within = centered.T @ centered  # (r, r)
+    n_dims = within.shape[0]
+    total = np.trace(within)
+    within = within * n_dims / total if total > 0 else np.eye(n_dims)
+    spread = np.sqrt(coordinates.var(axis=0, dtype=np.float64))  # (r,)
+    share = len(labels) / (len(labels) + n_dims)
+    shrunk = share * (0.5 * within + 0.5 * np.eye(n_dims))  # (r, r)
+    shrunk += (1.0 - share) * np.diag(spread / spread.mean())
+    variances, vectors = np.linalg.eigh(shrunk)
+    scales = variances**-0.5  # (r,)
     return (vectors * (scales / scales.max())).astype(np.float32)
 
 
