@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ from typing import Any
 
 from unic.evaluation.formatting import format_count, format_spread
 from unic.runtime.jobs import MARK
+
+INTERRUPTED = 130  # exit status after Ctrl-C
+STOPPED = "stopped; the same command goes on where it was"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,6 +145,8 @@ def _compile(_: argparse.Namespace) -> None:
 
 
 def _cluster(options: argparse.Namespace) -> int:
+    # Until the workflow runs nothing is there to be lost, and an import is hard to interrupt.
+    signal.signal(signal.SIGINT, _stop)
     from unic.photos import command  # torch and timm take seconds
 
     return command.cluster(options)
@@ -156,6 +162,11 @@ def _export(options: argparse.Namespace) -> None:
     from unic.inference import command  # torch and timm take seconds
 
     command.export(options)
+
+
+def _stop(*_: object) -> None:
+    os.write(sys.stderr.fileno(), f"\n{STOPPED}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 def _make_parser() -> argparse.ArgumentParser:
