@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
-_BLOCK_ENTRIES = 2**23  # of a block of points: 64 MB in float64
+_BLOCK_ENTRIES = 2**23  # of a block of points, or distances: 64 MB in float64
+_SAME = float(np.finfo(np.float32).eps)  # points of unit length that are nearer are one point
 
 
 class Score(NamedTuple):
@@ -30,7 +31,11 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             "share of an image's nearest neighbors that are in its cluster", 0.0, 1.0, True, False
         ),
         "neighbor_agreement_adjusted": Score(
-            "the same beyond what clusters of these sizes have by chance", -1.0, 1.0, True, True
+            "the same beyond what clusters of these sizes have by chance",
+            -np.inf,  # one of nearly all images, of which none has a neighbor in it
+            1.0,
+            True,
+            True,
         ),
         "conductance": Score(
             "share of a cluster's connections in the graph of neighbors that leave it",
@@ -136,8 +141,8 @@ def score_clusters(
     by_cluster = {name: score.by_cluster for name, score in found.items()}
     if other_runs:
         runs = compare_runs([clusters, *other_runs], n_clusters=n_clusters)
-        shares = find_run_agreement(clusters, other_runs, n_clusters=n_clusters)  # (n,)
-        of_runs = _average(shares, clusters, sizes)
+        alike = find_run_agreement(clusters, other_runs, n_clusters=n_clusters)  # (n,)
+        of_runs = _average(alike, clusters, sizes)
         overall |= {f"run_{name}": value for name, value in runs._asdict().items()}
         overall["run_agreement"] = of_runs.overall
         by_cluster["run_agreement"] = of_runs.by_cluster
@@ -200,8 +205,8 @@ def measure_conductance(
     """How many connections of the neighbor graph leave each cluster: conductance and isolation.
 
     Two images are connected once for each of the two that has the other among its neighbors. With
-    the volume ``v`` of a cluster (ends of connections in it), ``V`` of all, and its cut (
-    connections that leave it), the conductance is ``cut / min(v, V - v)``, in [0, 1], lower is
+    the volume ``v`` of a cluster (ends of connections in it), ``V`` of all, and its cut
+    (connections that leave it), the conductance is ``cut / min(v, V - v)``, in [0, 1], lower is
     better; it depends on the number of clusters. Isolation is ``1 - cut / (v (V - v) / V)``, by
     the cut expected where ends are joined at random: at most 1, higher is better, 0 by chance. A
     cluster of all images has the worst conductance, 1, and isolation 0. In all, they are means by
@@ -240,8 +245,9 @@ def measure_silhouette(
     ``(b - a) / max(a, b)`` with the distance ``a`` of an image to the mean of its own cluster and
     ``b`` to the nearest mean of another (the simplified silhouette; Hruschka et al., 2006). In
     [-1, 1], higher is better; -1 where all images are in one cluster. An image that is a cluster
-    by itself has 0, as in Rousseeuw (1987): it would have 1 for no merit. Not adjusted: more
-    clusters have means that are nearer to the images and to each other.
+    by itself has 0, as in Rousseeuw (1987): it would have 1 for no merit. So has one that is at
+    both means, where copies of one image are in two clusters. Not adjusted: more clusters have
+    means that are nearer to the images and to each other.
 
     Args:
         clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
@@ -260,13 +266,14 @@ def measure_silhouette(
     silhouettes = np.zeros(len(clusters))
     means = _find_means(features, own, sizes[is_used])  # (u, d)
     squares = np.square(means).sum(axis=1)  # (u,)
-    for rows in _blocks(features):
+    for rows in _blocks(len(features), max(means.shape)):
         points = _scale(features[rows])  # (b, d)
         to_means = squares - 2.0 * (points @ means.T)  # (b, u), but for the points' own squares
         to_means[np.arange(len(points)), own[rows]] = np.inf
         a = np.linalg.norm(points - means[own[rows]], axis=1)  # (b,), not by squares: exact
         b = np.linalg.norm(points - means[to_means.argmin(axis=1)], axis=1)  # (b,)
-        np.divide(b - a, np.maximum(a, b), out=silhouettes[rows], where=np.maximum(a, b) > 0)
+        larger = np.maximum(a, b)  # (b,)
+        np.divide(b - a, larger, out=silhouettes[rows], where=larger > _SAME)
     silhouettes[sizes[clusters] == 1] = 0.0
     return _average(silhouettes, clusters, sizes)
 
@@ -284,7 +291,8 @@ def measure_balance(sizes: NDArray[np.int64]) -> float:
     if len(sizes) == 1:
         return 1.0
     shares = sizes[sizes > 0] / sizes.sum()
-    return float(abs((shares * np.log(shares)).sum()) / np.log(len(sizes)))
+    entropy = float(abs((shares * np.log(shares)).sum()))
+    return min(1.0, entropy / float(np.log(len(sizes))))  # rounding may exceed 1
 
 
 def compare_partitions(
@@ -294,7 +302,8 @@ def compare_partitions(
 
     Clusters are paired one to one so that most images are in paired clusters (Hungarian method).
     Kappa compares their share with that of partitions of the same sizes by chance, given this
-    pairing; as this is the best one, chance gives a little more than 0 where images are few.
+    pairing; as this is the best one, chance gives a little more than 0 where images are few. Of
+    several pairings that are equally good it is one, so that kappa may depend on the numbering.
 
     Args:
         one: Shape ``(n,)``, in ``[0, n_clusters)``.
@@ -537,7 +546,7 @@ def _tabulate(
 
 
 def _adjusted_rand_index(table: NDArray[np.int64]) -> float:
-    """The index (Hubert and Arabie, 1985) of a table of partitions; 1 where both are trivial."""
+    """The index (Hubert and Arabie, 1985) of two partitions' table; 1 where both are trivial."""
     both, one, other = (
         float((counts * (counts - 1)).sum()) / 2.0  # pairs of images
         for counts in (table, table.sum(axis=1), table.sum(axis=0))
@@ -568,7 +577,7 @@ def _find_means(
 ) -> NDArray[np.float64]:
     """Mean ``(u, d)`` of the features of each cluster, scaled to unit length."""
     sums = np.zeros((len(sizes), features.shape[1]))  # (u, d)
-    for rows in _blocks(features):
+    for rows in _blocks(*features.shape):
         points = _scale(features[rows])  # (b, d)
         ones, starts = np.ones(len(points)), np.arange(len(points) + 1)
         member = csr_array((ones, own[rows], starts), shape=(len(points), len(sizes)))
@@ -576,9 +585,10 @@ def _find_means(
     return sums / sizes[:, None]
 
 
-def _blocks(features: NDArray[np.float32]) -> list[slice]:
-    n_rows = max(1, _BLOCK_ENTRIES // features.shape[1])
-    return [slice(start, start + n_rows) for start in range(0, len(features), n_rows)]
+def _blocks(n_images: int, width: int) -> list[slice]:
+    """Rows of blocks that have the given number of columns."""
+    n_rows = max(1, _BLOCK_ENTRIES // width)
+    return [slice(start, start + n_rows) for start in range(0, n_images, n_rows)]
 
 
 def _scale(features: NDArray[np.float32]) -> NDArray[np.float64]:
