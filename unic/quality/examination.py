@@ -70,7 +70,10 @@ def examine(
             "overall": dict(quality.overall),
             "by_cluster": {name: _plain(values) for name, values in quality.by_cluster.items()},
             "sizes": sizes.tolist(),
-            "scores": {name: score._asdict() for name, score in SCORES.items()},
+            "scores": {
+                name: {"meaning": about.meaning, "is_higher_better": about.is_higher_better}
+                for name, about in SCORES.items()
+            },
         },
         {
             "duplicates": _list_duplicates(paths, indices, distances),
