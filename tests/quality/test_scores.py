@@ -1,7 +1,4 @@
-<<<<<<< HEAD
-=======
 import tracemalloc
->>>>>>> h-scores2
 from collections.abc import Callable
 from itertools import combinations, permutations
 from typing import Any
@@ -265,8 +262,6 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, block_entries: i
     assert_same(whole, data.score())
 
 
-<<<<<<< HEAD
-=======
 def test_many_clusters_of_few_dims_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "_BLOCK_ENTRIES", 2**16)
     generator = np.random.default_rng(0)
@@ -279,7 +274,6 @@ def test_many_clusters_of_few_dims_take_little_memory(monkeypatch: pytest.Monkey
     assert peak < 8e6  # all distances are 64 MB
 
 
->>>>>>> h-scores2
 @pytest.mark.parametrize("scale", [1e-37, 0.1, 1e37])
 def test_scaled_features_have_the_same_silhouette(data: Data, scale: float) -> None:
     scaled = (data.features.astype(np.float64) * scale).astype(np.float32)
