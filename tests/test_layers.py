@@ -74,9 +74,9 @@ def test_a_package_without_a_layer_breaks_them(package: Path) -> None:
     assert "unic.rivals" in finished.stdout
 
 
-def test_truth_is_an_input_of_evaluation_and_reports_alone() -> None:
+def test_truth_is_an_input_of_evaluation_and_analysis_alone() -> None:
     text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     rules = re.findall(r"^rule (\w+):\n    input:\n(.*?)^    output:", text, re.M | re.S)
     assert len(rules) == len(re.findall("^rule ", text, re.MULTILINE))
     readers = {rule for rule, inputs in rules if re.search(r"\blabels\.zarr", inputs)}
-    assert readers == {"evaluate", "follow_training", "summarize"}
+    assert readers == {"evaluate", "examine_images", "follow_training", "summarize"}

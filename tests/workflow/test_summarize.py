@@ -56,12 +56,18 @@ def test_the_clusters_are_those_of_the_median_seed(
     given = SimpleNamespace(
         input=SimpleNamespace(
             **inputs,
+            get={}.get,  # no estimate of the number of clusters
             histories=[folder / f"seed{seed}/history.csv" for seed in N_WRONG],
             predictions=[folder / f"seed{seed}/predictions.parquet" for seed in N_WRONG],
         ),
         output=SimpleNamespace(**{name: folder / path for name, path in outputs.items()}),
         params=SimpleNamespace(
-            data="folder", root="photos", n_clusters=2, seeds=list(N_WRONG), stage_owners={}
+            data="folder",
+            root="photos",
+            method="finetuning",
+            n_clusters=2,
+            seeds=list(N_WRONG),
+            stage_owners={},
         ),
         wildcards=SimpleNamespace(experiment="toy"),
         log=[str(tmp_path / "log")],
