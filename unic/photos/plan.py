@@ -160,7 +160,7 @@ def estimate_seconds(request: Request, n_images: int, n_all: int, speed: Speed) 
     cores = max(1, request.cores)
     n_clusters = _guess_n_clusters(request.n_clusters, n_images)
     sampled = min(n_images, _MAX_SAMPLE)
-    recipe = 8.0 + 1.3e-3 * sampled + 4e-6 * sampled * n_clusters + 4e-4 * (n_images - sampled)
+    recipe = 1.0 + 2.1e-3 * sampled + 3.5e-5 * sampled * n_clusters + 4e-4 * (n_images - sampled)
     seconds = {
         "start": _START * speed.processor,
         "checking images": n_all * speed.decode / cores,
@@ -172,7 +172,7 @@ def estimate_seconds(request: Request, n_images: int, n_all: int, speed: Speed) 
     if request.effort != QUICK:
         seconds |= _estimate_training(request, n_images, speed)
     if request.n_clusters == AUTO:
-        seconds["number of clusters"] = (10.0 + 4e-3 * sampled) * speed.processor
+        seconds["number of clusters"] = (4.0 + 8e-3 * min(sampled, 6000)) * speed.processor
     return seconds
 
 

@@ -11,7 +11,7 @@ rule estimate_n_clusters:
         "logs/{experiment}/estimate_n_clusters.tsv"
     conda:
         "../../environment.yml"
-    threads: value("machine.threads")
+    threads: 1  # as fit_consensus
     params:
         code=script_digest("quality/estimate_n_clusters.py"),
     message:
