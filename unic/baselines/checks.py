@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from unic.baselines.kmeans import check_n_clusters
 from unic.baselines.methods import MethodInputs
+from unic.neighbors.checks import check_neighbors
 from unic.neighbors.metric import check_features
 from unic.storage.known_labels import check_known_labels
 
@@ -26,25 +27,6 @@ def check_inputs(inputs: MethodInputs, n_clusters: int) -> NDArray[np.float32]:
                 f"got {features.shape[1]}"
             )
     check_n_clusters(n_clusters, len(train))
-    _check_neighbors(inputs.neighbors, len(train))
+    check_neighbors(inputs.neighbors, len(train))
     check_known_labels(inputs.known_labels, len(train))
     return train
-
-
-def _check_neighbors(neighbors: NDArray[np.int64], n_images: int) -> None:
-    if neighbors.ndim != 2 or len(neighbors) != n_images or neighbors.dtype != np.int64:
-        raise ValueError(
-            f"neighbors must be an int64 array of shape (n={n_images}, k), "
-            f"got {neighbors.dtype} of shape {neighbors.shape}"
-        )
-    if neighbors.shape[1] < 2:
-        raise ValueError(
-            f"neighbors must hold another image beside each image, got shape {neighbors.shape}"
-        )
-    if neighbors.min() < 0 or neighbors.max() >= n_images:
-        raise ValueError(
-            f"neighbors must be at least 0 and below n={n_images}, "
-            f"got {neighbors.min()} to {neighbors.max()}"
-        )
-    if (neighbors[:, 0] != np.arange(n_images)).any():
-        raise ValueError("neighbors must have each image itself in column 0, got another there")

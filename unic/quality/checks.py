@@ -25,30 +25,6 @@ def count_images(clusters: NDArray[np.int64], n_clusters: int) -> NDArray[np.int
     return np.bincount(clusters, minlength=n_clusters)
 
 
-def check_neighbors(neighbors: NDArray[np.int64], n_images: int) -> None:
-    """Refuse what is not the neighbors of ``n_images`` images, each first of its own list.
-
-    Raises:
-        ValueError: If shape, type or values are others.
-    """
-    if neighbors.ndim != 2 or len(neighbors) != n_images or neighbors.dtype.kind != "i":
-        raise ValueError(
-            f"neighbors must be integers of shape (n={n_images}, k), "
-            f"got {neighbors.dtype} of shape {neighbors.shape}"
-        )
-    if neighbors.shape[1] < 2:
-        raise ValueError(
-            f"neighbors must hold another image beside each image, got shape {neighbors.shape}"
-        )
-    if neighbors.min() < 0 or neighbors.max() >= n_images:
-        raise ValueError(
-            f"neighbors must be at least 0 and below n={n_images}, "
-            f"got {neighbors.min()} to {neighbors.max()}"
-        )
-    if (neighbors[:, 0] != np.arange(n_images)).any():
-        raise ValueError("neighbors must have each image itself in column 0, got another there")
-
-
 def check_rows(features: NDArray[np.float32], n_images: int) -> None:
     """Refuse features that are not finite rows of ``n_images`` images, none of length 0.
 

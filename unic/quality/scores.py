@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from unic.neighbors.checks import check_neighbors
 from unic.quality.agreements import compare_runs, find_run_agreement
 from unic.quality.checks import (
     beyond_chance,
     check_confidence,
-    check_neighbors,
     check_rows,
     count_images,
 )
