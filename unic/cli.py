@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unic.evaluation.formatting import format_count, format_spread
+from unic.runtime.failures import GOES_ON, INTERRUPTED
 from unic.runtime.jobs import MARK
-
-INTERRUPTED = 130  # exit status after Ctrl-C
-STOPPED = "stopped; the same command goes on where it was"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +163,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _stop(*_: object) -> None:
-    os.write(sys.stderr.fileno(), f"\n{STOPPED}\n".encode())
+    os.write(sys.stderr.fileno(), f"\nstopped; {GOES_ON}\n".encode())
     os._exit(INTERRUPTED)
 
 

@@ -23,7 +23,8 @@ from unic.photos.request import (
     make_entry,
     write_entry,
 )
-from unic.photos.running import INTERRUPTED, alone, run_workflow
+from unic.photos.running import alone, run_workflow
+from unic.runtime.failures import GOES_ON, INTERRUPTED
 from unic.storage.n_clusters import read_n_clusters
 
 TARGETS = ("metrics.json", "predictions.csv", "quality.json")
@@ -138,5 +139,5 @@ def _format_plan(plan: Plan) -> str:
 
 def _tell_end(status: int) -> int:
     how = "stopped" if status == INTERRUPTED else "failed"
-    print(f"{how}; the same command goes on where it was", file=sys.stderr)
+    print(f"{how}; {GOES_ON}", file=sys.stderr)
     return status if status == INTERRUPTED else 1

@@ -14,9 +14,9 @@ from typing import TextIO
 
 from unic.photos.plan import format_seconds
 from unic.photos.project import find_snakefile
+from unic.runtime.failures import INTERRUPTED
 from unic.runtime.jobs import MARK
 
-INTERRUPTED = 130
 _JOB = re.compile(r"^(?:Job|Checkpoint) \d+: (.*)$")
 _STEPS = re.compile(r"^(\d+) of (\d+) steps")
 _CLEAR = "\r\x1b[K"

@@ -1,4 +1,4 @@
-"""What is said last of a workflow that failed: the one line that tells why, or our fault whole."""
+"""What is said last of a workflow that failed or was stopped: one line, or our fault whole."""
 
 import atexit
 import sys
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from unic.runtime.jobs import MARK
 
+INTERRUPTED = 130  # exit status after Ctrl-C
+GOES_ON = "the same command goes on where it was"
 _TRACEBACK = "Traceback (most recent call last):"
 
 
