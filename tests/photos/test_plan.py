@@ -1,4 +1,3 @@
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +6,7 @@ import pytest
 from tests.photos.folders import write_digits
 from unic.models.pretrained import find_pretrained
 from unic.photos.plan import (
-    Plan,
     Speed,
-    check_disk,
     estimate_seconds,
     format_seconds,
     make_plan,
@@ -73,10 +70,3 @@ def test_features_that_are_there_take_no_time(request_of: Request) -> None:
     backbone = find_pretrained("bundled:digits_test_resnet")
     speed = measure_speed(request_of, check_request(request_of), backbone, has_features=True)
     assert estimate_seconds(request_of, 1000, 1000, speed)["features"] == 0
-
-
-def test_refuses_a_disk_without_room(request_of: Request) -> None:
-    free = shutil.disk_usage(request_of.photos).free
-    check_disk(request_of, Plan([], {}, free // 2))
-    with pytest.raises(OSError, match=r"must have room for .* MB, .* MB are free"):
-        check_disk(request_of, Plan([], {}, 10 * free))

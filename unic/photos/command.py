@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from unic.models.pretrained import Pretrained, find_pretrained
 from unic.photos.outcome import COPY, LINK, describe_outcome, sort_images
-from unic.photos.plan import Plan, check_disk, count_cores, make_plan, measure_speed
+from unic.photos.plan import Plan, count_cores, make_plan, measure_speed
 from unic.photos.request import (
     AUTO,
     ENTRY,
@@ -23,6 +23,7 @@ from unic.photos.request import (
     make_entry,
     write_entry,
 )
+from unic.photos.room import check_room
 from unic.photos.running import alone, run_workflow
 from unic.runtime.failures import GOES_ON, INTERRUPTED
 from unic.storage.n_clusters import read_n_clusters
@@ -53,7 +54,7 @@ def cluster(options: argparse.Namespace) -> int:
     is_embedded = has_features(request, entry)
     speed = measure_speed(request, found, backbone, has_features=is_embedded)
     plan = make_plan(request, found, backbone, speed)
-    check_disk(request, plan)
+    check_room(request.base, plan.n_bytes)
     print(_format_plan(plan), flush=True)
     if options.plan:
         print(f"\n{format_yaml(entry)}")

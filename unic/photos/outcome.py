@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unic.evaluation.formatting import format_percent
 from unic.images.readers.annotations import first_of
+from unic.photos.room import check_room
 from unic.storage.files import read_csv, read_json
 
 PREDICTIONS = "predictions.csv"
@@ -70,7 +71,7 @@ def sort_images(folder: Path, photos: Path, target: Path, *, how: str) -> int:
         raise ValueError(f"--{how}-to must not lie among the images, {target} is in {photos}")
     rows = read_csv(folder / PREDICTIONS, columns=("path", "cluster", "name"))
     if how == COPY:
-        _check_room(photos, [row["path"] for row in rows], target)
+        check_room(target, sum((photos / row["path"]).stat().st_size for row in rows))
     width = len(str(max(int(row["cluster"]) for row in rows)))
     for row in rows:
         name = f"{int(row['cluster']):0{width}d}"
@@ -84,17 +85,6 @@ def sort_images(folder: Path, photos: Path, target: Path, *, how: str) -> int:
         else:
             place.symlink_to(os.path.relpath(source, place.parent.absolute()))
     return len(rows)
-
-
-def _check_room(photos: Path, paths: list[str], target: Path) -> None:
-    needed = sum((photos / path).stat().st_size for path in paths)
-    above = next(f for f in (target.absolute(), *target.absolute().parents) if f.is_dir())
-    free = shutil.disk_usage(above).free
-    if needed > free:
-        raise OSError(
-            f"the disk of {target} must have room for {needed / 1e6:,.0f} MB, "
-            f"{free / 1e6:,.0f} MB are free"
-        )
 
 
 def _describe_estimate(path: Path, n_clusters: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from unic.models.backbones import load_backbone
 from unic.models.pretrained import Pretrained
 from unic.neighbors.automatic import AUTO, choose_far_rank, choose_n_neighbors
 from unic.photos.request import EFFORTS, N_VIEWS, QUICK, STANDARD, Found, Request, count_epochs
+from unic.photos.room import find_free
 from unic.runtime.devices import choose_device
 
 _N_SAMPLED = 72  # images that the plan decodes and embeds to know how long all take
@@ -148,7 +148,7 @@ def make_plan(request: Request, found: Found, backbone: Pretrained, speed: Speed
         ),
         (
             "disk",
-            f"{n_bytes / 1e6:,.0f} MB, {_free(request) / 1e9:,.1f} GB are free",
+            f"{n_bytes / 1e6:,.0f} MB, {find_free(request.base) / 1e9:,.1f} GB are free",
         ),
         ("time", format_seconds(sum(seconds.values())) + " expected: " + _tell_seconds(seconds)),
     ]
@@ -183,20 +183,6 @@ def _estimate_training(request: Request, n_images: int, speed: Speed) -> dict[st
     if request.effort == STANDARD:
         return {"views": N_VIEWS * n_images * _VIEW_SHARE * speed.embed, "training": n_seen * block}
     return {"training": n_seen * (speed.embed + block)}
-
-
-def check_disk(request: Request, plan: Plan) -> None:
-    """Refuse a run for which the disk has no room.
-
-    Raises:
-        OSError: Says how much is needed, and free.
-    """
-    free = _free(request)
-    if plan.n_bytes > free:
-        raise OSError(
-            f"the disk of {request.base} must have room for {plan.n_bytes / 1e6:,.0f} MB, "
-            f"{free / 1e6:,.0f} MB are free"
-        )
 
 
 def format_seconds(seconds: float) -> str:
@@ -286,12 +272,6 @@ def _count(number: int, noun: str) -> str:
 
 def _list(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
-
-
-def _free(request: Request) -> int:
-    """Free bytes of the disk that results go to, whose folder may not be there yet."""
-    folders = (request.base, *request.base.parents)
-    return shutil.disk_usage(next(folder for folder in folders if folder.is_dir())).free
 
 
 def count_cores() -> int:
