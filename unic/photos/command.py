@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unic.models.pretrained import Pretrained, find_pretrained
+from unic.neighbors.automatic import AUTO
 from unic.photos.outcome import COPY, LINK, describe_outcome, sort_images
 from unic.photos.plan import Plan, count_cores, make_plan, measure_speed
 from unic.photos.request import (
-    AUTO,
     ENTRY,
     QUICK,
     Request,

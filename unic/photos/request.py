@@ -22,7 +22,6 @@ BATCH_SIZE = 256
 N_VIEWS = 4
 _STEPS = {STANDARD: 1000, THOROUGH: 2000}
 _MAX_EPOCHS = {STANDARD: 20, THOROUGH: 40}
-AUTO = "auto"
 FOLDERS = "folders"  # of truth: class folders
 ENTRY = "experiment.json"
 
