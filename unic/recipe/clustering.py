@@ -147,8 +147,7 @@ def cluster(
     known = inputs.known_labels
     model = fit(train, known_labels=known, n_clusters=n_clusters, generator=generator).model
     found: Found = {}
-    for split, features in inputs.features.items():
-        predicted = model.predict_training() if split == "train" else model.predict(features)
+    for split, predicted in model.predict_splits(inputs.features).items():
         confidence, clusters = predicted.probs.max(dim=1)
         found[split] = clusters.numpy(), confidence.clamp(0.0, 1.0).numpy()
     return found

@@ -85,6 +85,17 @@ class Model(NamedTuple):
         distances = measure_distances(self.points, self.points, self.neighbors)
         return Predictions(probs, self.neighbors, distances)
 
+    def predict_splits(self, features: Mapping[str, NDArray[np.float32]]) -> dict[str, Predictions]:
+        """Cluster all splits: ``train`` is what was learned from, the others have new images.
+
+        Args:
+            features: Split to features, ``(n, d)``.
+        """
+        return {
+            split: self.predict_training() if split == "train" else self.predict(rows)
+            for split, rows in features.items()
+        }
+
 
 def measure_distances(
     points: NDArray[np.float32], others: NDArray[np.float32], near: NDArray[np.int64]

@@ -60,12 +60,7 @@ def cluster_images(
     fitted = fit(
         features["train"], known_labels=known_labels, n_clusters=n_clusters, generator=generator
     )
-    found = {
-        split: fitted.model.predict_training()
-        if split == "train"
-        else fitted.model.predict(features[split])
-        for split in ids
-    }
+    found = fitted.model.predict_splits(features)
     facts = {
         "silhouette": fitted.silhouette,
         "disagreement": fitted.disagreement,
