@@ -91,8 +91,19 @@ def test_broken_scores_are_named(
     assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [([], "show"), (["show"], "results")])
-def test_an_incomplete_command_shows_how_to_use_it(
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "show"),
+        (["show"], "results"),
+        (["predict", "results/small"], "NEW"),
+        (["predict", "results/small", "new", "--batch-size", "0"], "at least 1, got 0"),
+        (["predict", "results/small", "new", "--device", "tpu"], "invalid choice: 'tpu'"),
+        (["export", "results/small"], "--format"),
+        (["export", "results/small", "--format", "tflite"], "invalid choice: 'tflite'"),
+    ],
+)
+def test_an_incomplete_or_wrong_command_shows_how_to_use_it(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:

@@ -76,25 +76,6 @@ def test_wrong_inputs_are_one_line(
     assert shown.out == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["predict", "results/small"], "NEW"),
-        (["predict", "results/small", "new", "--batch-size", "0"], "at least 1, got 0"),
-        (["predict", "results/small", "new", "--device", "tpu"], "invalid choice: 'tpu'"),
-        (["export", "results/small"], "--format"),
-        (["export", "results/small", "--format", "tflite"], "invalid choice: 'tflite'"),
-    ],
-)
-def test_wrong_options_show_how_to_use_it(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as raised:
-        main(arguments)
-    assert raised.value.code == 2
-    assert message in capsys.readouterr().err
-
-
 def test_exports_beside_the_model_or_elsewhere(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
