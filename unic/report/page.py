@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -31,7 +32,6 @@ from unic.report.figures import (
     plot_metrics,
     plot_union_sizes,
 )
-from unic.report.templates import load_template
 from unic.storage.files import whole_file, whole_folder
 
 _N_SHOWN = 12  # images at either end of a cluster
@@ -141,7 +141,7 @@ def build_report(
         confusions = list_confusions(
             labels, predictions["cluster"].to_numpy(np.int64), class_names, n_clusters=n_clusters
         )
-    html = load_template("page.html.jinja").render(
+    html = _load_template().render(
         metrics=metrics,
         n_columns=_N_COLUMNS,
         seed=seed,
@@ -456,3 +456,15 @@ def _name_class(label: int, class_names: Sequence[str] | None) -> str:
 
 def _data_uri(content: bytes, *, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _load_template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unic.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = format_percent
+    return environment.get_template("page.html.jinja")

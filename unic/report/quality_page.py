@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from unic.evaluation.formatting import MISSING
 from unic.report.contact_sheets import fill_cell
-from unic.report.templates import load_template
 
 CELL = 96  # pixels of a picture
 MAX_GROUPS = 40  # of duplicates, outliers or suspects that are shown; the tables have all
@@ -89,7 +89,7 @@ def build_quality_page(
         for name, about in quality["scores"].items()
         if name in quality["overall"]
     ]
-    return load_template("quality_page.html.jinja").render(
+    return _load_template().render(
         experiment=experiment,
         seed=quality["seed"],
         overall=overall,
@@ -161,3 +161,14 @@ def _picture(row: Any, caption: str, read_image: Callable[[int], NDArray[np.uint
 
 def _format(value: float | None) -> str:
     return MISSING if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _load_template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unic.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("quality_page.html.jinja")
