@@ -20,6 +20,7 @@ from unic.evaluation.metrics import (
     cross_tabulate,
     gcd_accuracy,
     match_clusters,
+    name_clusters,
 )
 
 Integers = NDArray[np.int64]
@@ -236,3 +237,19 @@ def test_refuses_gcd_without_old_or_new_images(is_old: list[bool], message: str)
     labels = np.array([0, 1, 2])
     with pytest.raises(ValueError, match=re.escape(message)):
         gcd_accuracy(labels, labels, is_old=np.array(is_old))
+
+
+def test_clusters_are_named_after_their_labeled_images() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 6, 300)
+    clusters = np.array([4, 2, 0, 5, 1, 3])[truth]  # numbered anew
+    known = np.where((rng.random(300) < 0.1) & (truth < 3), truth, -1)
+    names = name_clusters(clusters, known, ["a", "b", "c"], n_clusters=7)
+    assert names == ["c", "", "b", "", "a", "", ""]
+    nothing = name_clusters(clusters, np.full(300, -1), [], n_clusters=7)
+    assert nothing == [""] * 7
+
+
+def test_two_clusters_of_one_class_do_not_both_have_its_name() -> None:
+    clusters, known = np.array([0, 0, 1]), np.array([0, 0, 0])
+    assert name_clusters(clusters, known, ["a"], n_clusters=2) == ["a", ""]

@@ -28,9 +28,16 @@ def test_a_row_an_image_with_names_and_given_labels() -> None:
     table = list_predictions(predictions(), names=["cat", "dog"], known_labels=known)
     assert table["path"].tolist() == ["a.png", "b.png", "c.png", "d.png"]
     assert table["label"].tolist() == ["", "", "cat", ""]
-    assert table["name"].tolist() == ["cat", "", "cat", "dog"]
+    assert table["name"].tolist() == ["cat", "", "cat", ""]
     assert table["confidence"].round(4).tolist() == np.float32([0.9123, 0.5, 1, 0.7]).tolist()
     assert list(table)[-2:] == ["second_confidence", "distance"]
+
+
+def test_a_cluster_has_the_name_of_its_labeled_images_whatever_its_number() -> None:
+    known = np.array([1, 0, 1])
+    table = list_predictions(predictions(), names=["cat", "dog"], known_labels=known)
+    assert table["label"].tolist() == ["dog", "cat", "dog", ""]
+    assert table["name"].tolist() == ["dog", "cat", "dog", ""]
 
 
 def test_trained_heads_have_no_second_choice() -> None:

@@ -1,5 +1,6 @@
 """How well clusters agree with classes: ACC (also balanced), NMI, AMI, ARI; All, Old, New."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -263,3 +264,45 @@ def align_clusters(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArra
     left_rows = np.setdiff1d(np.arange(counts.shape[0]), rows)
     left_columns = np.setdiff1d(np.arange(counts.shape[1]), columns)
     return np.concatenate([rows, left_rows]), np.concatenate([columns, left_columns])
+
+
+def name_clusters(
+    clusters: NDArray[np.int64],
+    known_labels: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    n_clusters: int,
+) -> list[str]:
+    """Name clusters after the classes that the labeled images in them have.
+
+    Clusters and classes are paired one to one so that most labeled images are in the cluster of
+    their class. The recipe's clusters are numbered like these classes, those of a training are not.
+
+    Args:
+        clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
+        known_labels: Shape ``(n,)``, -1 where none is known.
+        names: Of the classes of known labels.
+        n_clusters: K.
+
+    Returns:
+        A name for each cluster, empty where it has no labeled image of a class it is paired with.
+
+    Example:
+        >>> clusters, known = np.array([2, 2, 0, 1]), np.array([0, -1, 1, -1])
+        >>> name_clusters(clusters, known, ["cat", "dog"], n_clusters=3)
+        ['dog', '', 'cat']
+    """
+    found = [""] * n_clusters
+    is_labeled = known_labels >= 0
+    if not is_labeled.any():
+        return found
+    counts = cross_tabulate(
+        known_labels[is_labeled],
+        clusters[is_labeled],
+        n_classes=len(names),
+        n_clusters=n_clusters,
+    )
+    for label, cluster in zip(*align_clusters(counts), strict=False):
+        if counts[label, cluster]:
+            found[cluster] = names[label]
+    return found

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from unic.evaluation.metrics import name_clusters
 from unic.report.contact_sheets import contact_sheet
 from unic.storage.files import whole_folder
 
@@ -24,7 +25,7 @@ def list_predictions(
 
     Args:
         predictions: Of one seed, see :func:`unic.recipe.runs.cluster_images`.
-        names: Of the classes of known labels: cluster ``c`` is that of ``names[c]``.
+        names: Of the classes of known labels, after which clusters are named by their labeled images.
         known_labels: Of the training images, in their order, ``(n,)``, -1 = unknown.
 
     Returns:
@@ -32,16 +33,19 @@ def list_predictions(
         (of a labeled class, else empty), ``confidence``, and where the recipe has found them
         ``second``, ``second_confidence`` and ``distance`` to the neighbors.
     """
-    name_of = dict(enumerate(names))
+    is_training = (predictions["split"] == "train").to_numpy()
+    clusters = predictions["cluster"].to_numpy(np.int64)
+    cluster_names = name_clusters(
+        clusters[is_training], known_labels, names, n_clusters=int(clusters.max()) + 1
+    )
     label_of = dict(
         zip(np.flatnonzero(known_labels >= 0), known_labels[known_labels >= 0], strict=True)
     )
-    is_training = (predictions["split"] == "train").to_numpy()
     rows = np.where(is_training, np.cumsum(is_training) - 1, -1)  # of the training images
-    labels = [name_of[label_of[row]] if row in label_of else "" for row in rows]
+    labels = [names[label_of[row]] if row in label_of else "" for row in rows]
     table = predictions[[name for name in COLUMNS if name in predictions]]
     table = table.round({name: 4 for name in table if name not in ("cluster", "second")})
-    table.insert(1, "name", [name_of.get(c, "") for c in predictions["cluster"]])
+    table.insert(1, "name", [cluster_names[cluster] for cluster in clusters])
     table.insert(0, "label", labels)
     table.insert(0, "split", predictions["split"].to_numpy())
     table.insert(0, "path", predictions["image_id"].to_numpy())
