@@ -25,7 +25,7 @@ def list_predictions(
 
     Args:
         predictions: Of one seed, see :func:`unic.recipe.runs.cluster_images`.
-        names: Of the classes of known labels, after which clusters are named by their labeled images.
+        names: Of the classes of known labels: a cluster has that of its labeled images.
         known_labels: Of the training images, in their order, ``(n,)``, -1 = unknown.
 
     Returns:
