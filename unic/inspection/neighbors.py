@@ -28,7 +28,7 @@ _STAGES = {  # what a look at neighbors reads, and the stage that makes it
 }
 
 
-ByImage = dict[str, NDArray[Any]]  # arrays (n,) that say something of every image
+ByImage = dict[str, tuple[Store, str]]  # column to the array (n,) that says it of every image
 
 
 class Artifacts(NamedTuple):
@@ -142,14 +142,15 @@ def inspect_images(
         raise ValueError(f"n_negatives must be at least 0, got {n_negatives}")
     anchors = np.asarray(rows, dtype=np.int64)  # (a,)
     nearest, is_mutual = _read_nearest(artifacts.neighbors, anchors)  # (a, k), (a, k)
-    distances = artifacts.neighbors.read("distances")[anchors]  # (a, k)
-    far_radius = artifacts.neighbors.read("far_radius")[anchors]  # (a,)
+    distances = artifacts.neighbors.read_rows("distances", anchors)  # (a, k)
+    far_radius = artifacts.neighbors.read_rows("far_radius", anchors)  # (a,)
     negatives = _read_negatives(artifacts, anchors)  # (a, m)
-    by_image = _read_by_image(artifacts)
+    by_image = _find_by_image(artifacts)
+    of_anchors = {name: store.read_rows(key, anchors) for name, (store, key) in by_image.items()}
     found = []
     for i, row in enumerate(anchors.tolist()):
-        own = {name: values[row].item() for name, values in by_image.items()}
         neighbors = _tabulate(nearest[i], artifacts.image_ids, by_image)
+        own = {name: values[i].item() for name, values in of_anchors.items()}
         neighbors.insert(0, "rank", np.arange(len(neighbors)))
         neighbors.insert(3, "distance", distances[i])
         neighbors.insert(4, "is_mutual", is_mutual[i])
@@ -275,14 +276,12 @@ def _closest(image: str, image_ids: Sequence[str]) -> str:
 def _read_nearest(
     neighbors: Store, anchors: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    indices = neighbors.read("indices")  # (n, k)
-    return indices[anchors], _find_mutual(indices, anchors)
-
-
-def _find_mutual(indices: NDArray[np.int64], anchors: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which neighbors ``(a, k)`` of anchors have the anchor among theirs."""
-    is_anchor = indices[indices[anchors]] == anchors[:, None, None]  # (a, k, k)
-    return np.any(is_anchor, axis=2)
+    """Neighbors ``(a, k)`` of anchors, and which of them have the anchor among theirs."""
+    nearest = neighbors.read_rows("indices", anchors)  # (a, k)
+    listed, place = np.unique(nearest, return_inverse=True)  # (u,), (a, k)
+    lists = neighbors.read_rows("indices", listed)  # (u, k)
+    is_anchor = lists[place.reshape(nearest.shape)] == anchors[:, None, None]  # (a, k, k)
+    return nearest, np.any(is_anchor, axis=2)
 
 
 def _read_reciprocity(artifacts: Artifacts) -> NDArray[np.float32]:
@@ -298,7 +297,7 @@ def _read_reciprocity(artifacts: Artifacts) -> NDArray[np.float32]:
 def _read_negatives(artifacts: Artifacts, anchors: NDArray[np.int64]) -> NDArray[np.int64]:
     if artifacts.negatives is None:
         return np.empty((len(anchors), 0), dtype=np.int64)
-    negatives: NDArray[np.int64] = artifacts.negatives.read("indices")[anchors]  # (a, m)
+    negatives: NDArray[np.int64] = artifacts.negatives.read_rows("indices", anchors)  # (a, m)
     return negatives
 
 
@@ -308,22 +307,22 @@ def _count_negatives(negatives: Store | None) -> int | None:
     return int(negatives.read_rows("indices", np.zeros(1, dtype=np.int64)).shape[1])
 
 
-def _read_by_image(artifacts: Artifacts) -> ByImage:
+def _find_by_image(artifacts: Artifacts) -> ByImage:
     by_image: ByImage = {}
     if artifacts.positives is not None:
-        by_image |= {name: artifacts.positives.read(name) for name in ("union_size", "is_clean")}
-    if artifacts.known_labels is not None:
-        known_labels = artifacts.known_labels.read("known_labels")
-        if (known_labels >= 0).any():
-            by_image["known_label"] = known_labels
+        names = ("union_size", "is_clean")
+        by_image |= {name: (artifacts.positives, name) for name in names}
+    known = artifacts.known_labels
+    if known is not None and (known.read("known_labels") >= 0).any():
+        by_image["known_label"] = known, "known_labels"
     return by_image
 
 
 def _tabulate(rows: NDArray[np.int64], image_ids: Sequence[str], by_image: ByImage) -> pd.DataFrame:
     """A table of images; a label that is not known is missing."""
     table = pd.DataFrame({"row": rows, "image_id": [image_ids[row] for row in rows]})
-    for name, values in by_image.items():
-        table[name] = values[rows]
+    for name, (store, key) in by_image.items():
+        table[name] = store.read_rows(key, rows)
     if "known_label" in table:
         known = table["known_label"].astype("Int64")
         table["known_label"] = known.where(known >= 0)
@@ -333,7 +332,7 @@ def _tabulate(rows: NDArray[np.int64], image_ids: Sequence[str], by_image: ByIma
 def _tabulate_negatives(
     artifacts: Artifacts, anchor: int, rows: NDArray[np.int64], by_image: ByImage
 ) -> pd.DataFrame:
-    labels = {name: values for name, values in by_image.items() if name == "known_label"}
+    labels = {name: array for name, array in by_image.items() if name == "known_label"}
     table = _tabulate(rows, artifacts.image_ids, labels)
     if artifacts.features is not None:
         metric = artifacts.neighbors.parameters("neighbors")["metric"]
