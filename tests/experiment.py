@@ -1,6 +1,6 @@
 """A small experiment on disk: stores as the stages write them, from plain NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unic.images.index import write_index
-from unic.storage.stores import open_store, write_derived, write_features, write_known_labels
+from unic.evaluation.metrics import cluster_accuracy
+from unic.evaluation.summary import summarize_seeds
+from unic.experiments.stages import STAGES as STAGE_NAMES
+from unic.images.index import read_index, write_index
+from unic.storage.files import write_json
+from unic.storage.prediction_tables import tabulate, write_predictions
+from unic.storage.stores import (
+    open_store,
+    write_derived,
+    write_features,
+    write_known_labels,
+    write_labels,
+)
 
 N_IMAGES, N_NEIGHBORS, FAR_RANK, MAX_UNION_SIZE, N_NEGATIVES = 40, 6, 12, 14, 5
 STAGES = ("features", "known_labels", "neighbors", "positives", "negatives")
+TEST_ID = "test/a/x.png"
 ROOT = "photos"  # below the folder that holds results/
 
 
@@ -52,7 +64,7 @@ def write_experiment(
     ids, features = image_ids(n_images), draw_features(n_images)
     write_index(
         folder / "images.parquet",
-        {"train": ids, "test": ["test/a/x.png"]},
+        {"train": ids, "test": [TEST_ID]},
         name="folder",
         root=ROOT,
     )
@@ -96,8 +108,9 @@ def write_experiment(
         "positives": {"max_union_size": MAX_UNION_SIZE, "quantile": None},
         "negatives": {},
     }
-    for_all = {"train": features}
-    write_features(path_of(folder, "features"), for_all, {"train": ids}, backbone="vit")
+    by_split = {"train": features, "test": features[:1] + 1}
+    of_images = {"train": ids, "test": [TEST_ID]}
+    write_features(path_of(folder, "features"), by_split, of_images, backbone="vit")
     of = open_store(path_of(folder, "features"), kind="features")
     for kind in arrays:
         manifest = path_of(folder, kind)
@@ -110,6 +123,64 @@ def write_experiment(
     if "known_labels" in stages:
         known = known_labels(n_images) if labeled else np.full(n_images, -1, dtype=np.int64)
         write_known_labels(path_of(folder, "known_labels"), known, ids)
+    return folder
+
+
+def write_run(
+    folder: Path,
+    clusters: Mapping[int, Mapping[str, Sequence[int]]],
+    *,
+    labels: Mapping[str, Sequence[int]] | None = None,
+    n_clusters: int = 4,
+    shown: int | None = None,
+    method: str = "finetuning",
+    owners: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Path:
+    """Write a finished experiment: its stores, predictions, true labels and ``metrics.json``.
+
+    Clusters are given by seed and split, labels by split; names of classes are ``class 0`` and
+    so on. The confidence of image ``i`` of a split is ``1 - i / 100``.
+    """
+    write_experiment(folder, **options)
+    ids = read_index(folder / "images.parquet")
+    owners = dict.fromkeys(STAGE_NAMES, folder.name) | dict(owners or {})
+    stage, name = (
+        ("predict", "predictions") if method == "finetuning" else ("fit_consensus", method)
+    )
+    for seed, of_seed in clusters.items():
+        found = {
+            split: (np.array(rows), (1 - np.arange(len(rows)) / 100).astype(np.float32))
+            for split, rows in of_seed.items()
+        }
+        path = folder.with_name(owners[stage]) / f"seed{seed}" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_predictions(path, tabulate("unic", seed, ids, found))
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for seed, of_seed in clusters.items():
+        used = {split: {"used_clusters": float(len(set(rows)))} for split, rows in of_seed.items()}
+        for split, rows in of_seed.items() if labels is not None else ():
+            used[split]["acc"] = cluster_accuracy(np.array(labels[split]), np.array(rows))
+        scores[str(seed)] = used
+    if labels is not None:
+        write_labels(
+            path_of(folder, "labels"),
+            {split: np.array(labels[split]) for split in ids},
+            {split: np.zeros(len(members), dtype=bool) for split, members in ids.items()},
+            ids,
+            class_names=[f"class {number}" for number in range(4)],
+        )
+    metrics = {
+        "experiment": folder.name,
+        "method": method,
+        "task": "clustering",
+        "n_clusters": n_clusters,
+        "seeds": list(clusters),
+        "methods": {"unic": summarize_seeds(scores, list(clusters))},
+        "shown": {"seed": next(iter(clusters)) if shown is None else shown},
+        "stage_owners": owners,
+    }
+    write_json(folder / "metrics.json", metrics)
     return folder
 
 

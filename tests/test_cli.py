@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.experiment import write_experiment
+from tests.experiment import N_IMAGES, write_experiment, write_run
 from unic.cli import describe_results, main
 from unic.evaluation.summary import summarize_seeds
 
@@ -234,3 +234,73 @@ def test_a_reader_may_stop_early(toy: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+# inspect clusters, compare
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> list[Path]:
+    clusters = {"train": [row % 4 for row in range(N_IMAGES)], "test": [3]}
+    others = {"train": [row % 4 if row else 1 for row in range(N_IMAGES)], "test": [3]}
+    return [
+        write_run(tmp_path / "results" / name, {0: of})
+        for name, of in (("one", clusters), ("other", others))
+    ]
+
+
+def test_inspects_clusters_and_the_images_of_some(
+    two_runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["inspect", "clusters", str(two_runs[0])]
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("one: 40 train images in 4 of 4 clusters, seed 0")
+    assert main([*command, "--split", "test"]) == 0
+    assert capsys.readouterr().out.startswith("one: 1 test images in 1 of 4 clusters")
+    assert main([*command, "--cluster", "3", "1", "3", "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [about["cluster"] for about in shown] == [3, 1]
+    assert [len(about["images"]) for about in shown] == [10, 10]
+
+
+def test_compares_two_experiments(
+    two_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved.csv"
+    command = ["compare", *map(str, two_runs)]
+    assert main([*command, "--moved", str(moved)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("one (seed 0) and other (seed 0): 41 images")
+    assert shown.err == ""
+    header, line = moved.read_text().splitlines()
+    assert header.startswith("split,image_id,from,to,to_pair,confidence")
+    assert line.startswith("train,train/a/0.png,0,1,1,1.0")
+    assert main([*command, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "0,1,1,1,0.1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "clusters", "{0}", "--cluster", "4"], "cluster must be from 0 to 3, got 4"),
+        (["inspect", "clusters", "{0}", "--split", "val"], "split must be one of train, test"),
+        (["inspect", "clusters", "{0}x"], "did you mean"),
+        (["compare", "{0}", "{2}"], "must be of the same images, but the first has 41"),
+        (["compare", "{0}", "{3}"], "must be the folder of an experiment"),
+    ],
+)
+def test_a_wrong_look_at_clusters_is_one_line(
+    arguments: list[str],
+    message: str,
+    two_runs: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fewer = {0: {"train": [0] * 20, "test": [0]}}
+    folders = [*two_runs, write_run(tmp_path / "results" / "small", fewer, n_images=20)]
+    folders.append(tmp_path / "elsewhere")
+    assert main([argument.format(*folders) for argument in arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert message in shown.err
+    assert shown.err.count("\n") == 1

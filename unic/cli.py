@@ -102,6 +102,31 @@ def _inspect_neighbors(options: argparse.Namespace) -> None:
         _save_sheet(options, anchors, artifacts)
 
 
+def _inspect_clusters(options: argparse.Namespace) -> None:
+    from unic.inspection import cluster_text, clusters, runs  # pandas and Zarr take a second
+
+    run = runs.open_run(options.results)
+    found = clusters.describe_clusters(run, split=options.split)
+    if not options.clusters:
+        print(cluster_text.format_clusters(found, run, options.format, split=options.split))
+        return
+    numbers = list(dict.fromkeys(options.clusters))
+    images = {c: clusters.list_images(run, c, split=options.split) for c in numbers}
+    shown = [found[number] for number in numbers]
+    print(cluster_text.format_images(shown, images, run, options.format))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from unic.inspection import comparison, comparison_text, runs  # pandas and Zarr take a second
+    from unic.storage.files import write_csv
+
+    one, other = (runs.open_run(folder) for folder in (options.one, options.other))
+    found = comparison.compare_runs(one, other)
+    print(comparison_text.format_comparison(found, options.format), flush=True)
+    if options.moved is not None:
+        write_csv(options.moved, found.moved)
+
+
 def _save_sheet(options: argparse.Namespace, anchors: Any, artifacts: Any) -> None:
     from unic.inspection import sheets  # matplotlib, for its fonts
 
@@ -195,13 +220,28 @@ def _make_parser() -> argparse.ArgumentParser:
     show.add_argument("results", type=Path, nargs="+", help="folders such as results/digits")
     show.set_defaults(run=_show)
     inspect = commands.add_parser("inspect", help="look into what the stages have made")
-    neighbors = inspect.add_subparsers(required=True).add_parser(
+    inspected = inspect.add_subparsers(required=True)
+    clusters = inspected.add_parser(
+        "clusters",
+        help="clusters, and the images of some",
+        description="Print a row a cluster, or the images of some from most to least confident.",
+    )
+    _add_cluster_inspection_arguments(clusters)
+    clusters.set_defaults(run=_inspect_clusters)
+    neighbors = inspected.add_parser(
         "neighbors",
         help="neighbors and negatives of images",
         description="Print the neighbors and negatives of images, or figures of those of all.",
     )
     _add_inspect_arguments(neighbors)
     neighbors.set_defaults(run=_inspect_neighbors)
+    compare = commands.add_parser(
+        "compare",
+        help="two experiments on the same images",
+        description="Pair the clusters of two experiments, and list what moved between others.",
+    )
+    _add_comparison_arguments(compare)
+    compare.set_defaults(run=_compare)
     data = commands.add_parser(
         "data",
         help="check a data set on disk",
@@ -341,6 +381,36 @@ def _png(path: str) -> Path:
     return Path(path)
 
 
+def _add_format_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+
+
+def _add_cluster_inspection_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, help="a folder such as results/digits")
+    parser.add_argument(
+        "--cluster",
+        dest="clusters",
+        type=int,
+        nargs="+",
+        action="extend",
+        metavar="C",
+        help="list the images of these clusters",
+    )
+    parser.add_argument(
+        "--split", default="train", help="whose images: train, test (default %(default)s)"
+    )
+    _add_format_argument(parser)
+
+
+def _add_comparison_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("one", type=Path, metavar="A", help="a folder such as results/digits")
+    parser.add_argument("other", type=Path, metavar="B", help="another, of the same images")
+    _add_format_argument(parser)
+    parser.add_argument(
+        "--moved", type=Path, metavar="FILE.csv", help="write the images that moved"
+    )
+
+
 def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, help="a folder such as results/digits")
     which = parser.add_mutually_exclusive_group()
@@ -360,7 +430,7 @@ def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="negatives shown of each image (default %(default)s)",
     )
-    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    _add_format_argument(parser)
     parser.add_argument("--save", type=_png, metavar="FILE.png", help="write a contact sheet")
     parser.add_argument("--open", action="store_true", help="show the contact sheet")
 

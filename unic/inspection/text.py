@@ -1,7 +1,7 @@
 """Anchors and summaries as text: tables to read, CSV and JSON for programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -65,6 +65,28 @@ def shorten(text: str, length: int) -> str:
     return f"{text[:left]}…{text[len(text) - (length - 1 - left) :]}"
 
 
+def align(cells: Sequence[Sequence[str]], *, to_left: Collection[str] = ("", "image")) -> list[str]:
+    """Lines of a table, indented; columns with these headings to the left, all others right."""
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    is_left = [column[0] in to_left for column in columns]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, is_left, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def list_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as JSON has them, null for what is missing."""
+    columns = {name: table[name].astype(object).tolist() for name in table.columns}
+    columns = {n: [None if v is pd.NA else v for v in vs] for n, vs in columns.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def _anchor_lines(anchor: Anchor, artifacts: Artifacts) -> list[str]:
     label = "" if anchor.known_label is None else f", known label {anchor.known_label}"
     lines = [
@@ -73,11 +95,11 @@ def _anchor_lines(anchor: Anchor, artifacts: Artifacts) -> list[str]:
         f"  {describe_reciprocity(anchor)} ({format_percent(anchor.reciprocity)})",
         f"  far radius {anchor.far_radius:.4f}, rank {artifacts.far_rank}",
         "",
-        *_indented(_cells(anchor.neighbors)),
+        *align(_cells(anchor.neighbors)),
         "",
         f"  {describe_negatives(anchor)}",
     ]
-    return lines + (_indented(_cells(anchor.negatives)) if len(anchor.negatives) else [])
+    return lines + (align(_cells(anchor.negatives)) if len(anchor.negatives) else [])
 
 
 def _anchors_csv(anchors: Sequence[Anchor]) -> str:
@@ -98,7 +120,7 @@ def _anchors_json(anchors: Sequence[Anchor], artifacts: Artifacts) -> str:
     settings = {"far_rank": artifacts.far_rank, "max_union_size": artifacts.max_union_size}
     tables = ("neighbors", "negatives")
     content = [
-        anchor._asdict() | settings | {name: _records(getattr(anchor, name)) for name in tables}
+        anchor._asdict() | settings | {name: list_records(getattr(anchor, name)) for name in tables}
         for anchor in anchors
     ]
     return json.dumps(content, indent=2)
@@ -151,7 +173,7 @@ def _summary_table(summary: dict[str, Any]) -> str:
     if summary["n_labeled"] is not None:
         facts["known labels"] = f"{summary['n_labeled']:,}"
     lines += [f"  {name:<13} {fact}" for name, fact in facts.items()]
-    return "\n".join([*lines, "", *_indented(_quantile_cells(summary))])
+    return "\n".join([*lines, "", *align(_quantile_cells(summary))])
 
 
 def _summary_csv(summary: dict[str, Any]) -> str:
@@ -177,27 +199,6 @@ def _quantile_cells(summary: dict[str, Any]) -> list[list[str]]:
         [name, *(form.format(row[q]) for q in QUANTILES)] for name, (form, row) in rows.items()
     ]
     return [["", *QUANTILES], *cells]
-
-
-def _indented(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table; columns of words to the left, all others to the right."""
-    columns = list(zip(*cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    to_left = [column[0] in ("", "image") for column in columns]
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if left else cell.rjust(width)
-            for cell, width, left in zip(row, widths, to_left, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    columns = {name: table[name].astype(object).tolist() for name in table.columns}
-    columns = {n: [None if v is pd.NA else v for v in vs] for n, vs in columns.items()}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _not_yet(stage: str) -> str:
