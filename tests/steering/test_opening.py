@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unic.images.index import write_index
+from unic.steering.opening import make_run, open_marks, read_table
+from unic.storage.files import write_json, write_parquet
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run of five images and one of a test split, whose images another run has listed."""
+    folder = tmp_path / "results" / "mine-2"
+    folder.mkdir(parents=True)
+    table = pd.DataFrame(
+        {
+            "path": [f"i{row}.png" for row in range(6)],
+            "split": ["train"] * 5 + ["test"],
+            "label": ["dog", "", "", "", "", ""],
+            "cluster": [0, 0, 1, 1, 1, 1],
+            "name": ["dog", "dog", "", "", "", ""],
+            "confidence": [1.0, 0.5, 0.2, 0.9, 0.6, 1.0],
+        }
+    )
+    write_parquet(folder / "predictions.parquet", table)
+    metrics = {"n_clusters": 3, "stage_owners": {"index_images": "mine"}}
+    write_json(folder / "metrics.json", metrics)
+    index = tmp_path / "results" / "mine" / "images.parquet"
+    index.parent.mkdir()
+    write_index(index, {"train": table["path"][:5]}, name="folder", root="/photos")
+    return folder
+
+
+def test_rows_are_training_images(folder: Path) -> None:
+    state = open_marks(folder).state
+    assert state.clusters.tolist() == [0, 0, 1, 1, 1]
+    assert state.names == {0: "dog"}
+    assert state.labels == {0: "dog"}
+    assert state.n_clusters == 3
+
+
+def test_the_surest_images_stand_for_their_cluster(folder: Path) -> None:
+    marks = open_marks(folder)
+    marks.mark_wrong([3])
+    assert marks.name_cluster(1, "cat").labels == {0: "dog", 2: "cat", 4: "cat"}
+    assert open_marks(folder).state.names == {0: "dog", 1: "cat"}
+
+
+def test_absolute_paths_of_labels_are_below_the_root(folder: Path) -> None:
+    (folder / "labels.csv").write_text("path,label\n/photos/i4.png,owl\n")
+    assert open_marks(folder).state.labels == {0: "dog", 4: "owl"}
+
+
+def test_a_run_is_all_that_its_table_says(folder: Path) -> None:
+    run = make_run(read_table(folder), 3)
+    assert run.ids == [f"i{row}.png" for row in range(5)]
+    assert (run.names, run.given) == ({0: "dog"}, {"i0.png": "dog"})
+
+
+# Refusals
+
+
+def test_refuses_a_folder_without_a_list(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"predictions.parquet is missing; run: snakemake"):
+        open_marks(tmp_path)
+
+
+def test_refuses_another_table(folder: Path) -> None:
+    table = pd.DataFrame({"path": ["a"], "split": ["train"]})
+    write_parquet(folder / "predictions.parquet", table)
+    with pytest.raises(ValueError, match=r"must have the columns .*\['cluster', 'confidence'"):
+        open_marks(folder)
