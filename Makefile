@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-$(COMPILED): $(INSTALLED) $(wildcard unic/neighbors/*.py unic/neighbors/exact/*.py)
+$(COMPILED): $(INSTALLED) $(wildcard unic/neighbors/*.py unic/neighbors/exact/*.py unic/maps/*.py)
 	$(BIN)/python -m unic.cli compile
 	@touch $@
 

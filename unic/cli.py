@@ -162,9 +162,11 @@ def _check_data(options: argparse.Namespace) -> int:
 
 
 def _compile(_: argparse.Namespace) -> None:
-    from unic.neighbors.compilation import compile_loops  # torch and numba take seconds
+    from unic.maps.compilation import compile_map_loops  # torch and numba take seconds
+    from unic.neighbors.compilation import compile_loops
 
     compile_loops()
+    compile_map_loops()
 
 
 def _cluster(options: argparse.Namespace) -> int:
@@ -251,8 +253,8 @@ def _make_parser() -> argparse.ArgumentParser:
     data.set_defaults(run=_check_data)
     compilation = commands.add_parser(
         "compile",
-        help="compile the loops of mining ahead of their first use",
-        description="Compile the loops of mining, cleaning and negatives; half a minute, once.",
+        help="compile the loops of mining and mapping ahead of their first use",
+        description="Compile the loops of mining, cleaning, negatives and maps; a minute, once.",
     )
     compilation.set_defaults(run=_compile)
     return parser

@@ -65,6 +65,7 @@ STAGES = {
     "index_negatives": Stage(
         ("negatives.n_negatives", *POOL, "negatives.seed"), ("mine_neighbors", "split_labels")
     ),
+    "map_images": Stage((), ("mine_neighbors",)),
     "extract_tokens": Stage(
         (*VIEW, "backbone", "pretraining.simgcd.start", "finetuning.head", "views"),
         ("decode_images", "pretrain"),  # not SimGCD, which leaves the trunk as it is

@@ -43,6 +43,7 @@ SHAPES: dict[str, dict[str, tuple[str, str]]] = {
         "indices": ("n k", "int64"),
     },
     "negatives": {"indices": ("n m", "int64")},
+    "map": {"positions": ("n axis", "float32")},
 }
 
 

@@ -1,0 +1,1 @@
+"""All images in two dimensions, from the neighbors that were mined."""

@@ -1,0 +1,66 @@
+"""The graph of neighbors by which the map is drawn."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unic.maps import loops
+
+
+class Graph(NamedTuple):
+    """The images that each of ``n`` images lists as neighbors, then those that list it."""
+
+    starts: NDArray[np.int64]  # (n + 1,), where those of an image begin
+    neighbors: NDArray[np.int32]  # (2 n k,)
+
+    @property
+    def n_images(self) -> int:
+        """How many images there are."""
+        return len(self.starts) - 1
+
+
+def join_neighbors(indices: NDArray[np.int64], *, n_neighbors: int) -> Graph:
+    """Join each image to its nearest neighbors, all alike.
+
+    Two images that list each other are joined twice. Distances play no part: on features, weights
+    that fall with them give no better maps (docs/log.md).
+
+    Args:
+        indices: Shape ``(n, m)``, int64, nearest first, column 0 the image itself, as
+            :func:`unic.neighbors.mining.mine_neighbors` gives them; n and m at least 2.
+        n_neighbors: k, how many to join an image to at most.
+
+    Raises:
+        ValueError: If the indices are not that; says what they are.
+    """
+    check_indices(indices)
+    kept = indices[:, 1 : n_neighbors + 1].astype(np.int32)  # (n, k)
+    return Graph(*loops.join_both_ways(kept))
+
+
+def check_indices(indices: NDArray[np.int64]) -> None:
+    """Refuse lists of neighbors that are not those of mining.
+
+    Raises:
+        ValueError: If they are not int64 of shape ``(n, m)``, n and m at least 2, from 0 to n - 1,
+            with the image itself in column 0.
+    """
+    if indices.ndim != 2 or indices.dtype != np.int64 or min(indices.shape) < 2:
+        raise ValueError(
+            "indices must be an int64 array of shape (n, m), n and m at least 2, "
+            f"got {indices.dtype} of shape {indices.shape}"
+        )
+    n_images = len(indices)
+    if n_images > np.iinfo(np.int32).max:
+        raise ValueError(f"indices must be of at most 2^31 - 1 images, got {n_images}")
+    if indices.min() < 0 or indices.max() >= n_images:
+        raise ValueError(
+            f"indices must be from 0 to {n_images - 1}, got {indices.min()} to {indices.max()}"
+        )
+    strangers = np.flatnonzero(indices[:, 0] != np.arange(n_images))
+    if len(strangers):
+        row = strangers[0]
+        raise ValueError(
+            f"column 0 of indices must be the image itself, got {indices[row, 0]} in row {row}"
+        )
