@@ -177,6 +177,13 @@ def _cluster(options: argparse.Namespace) -> int:
     return command.cluster(options)
 
 
+def _again(options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGINT, _stop)  # as of _cluster
+    from unic.photos import again  # torch and timm take seconds
+
+    return again.again(options)
+
+
 def _predict(options: argparse.Namespace) -> int:
     from unic.inference import command  # torch and timm take seconds
 
@@ -204,6 +211,13 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     _add_cluster_arguments(cluster)
     cluster.set_defaults(run=_cluster)
+    again = commands.add_parser(
+        "again",
+        help="cluster the same images again, by what was said of their clusters",
+        description="Cluster the images of a run again, with the marks made of it as labels.",
+    )
+    _add_again_arguments(again)
+    again.set_defaults(run=_again)
     predict = commands.add_parser(
         "predict",
         help="cluster new images by what an experiment has learned",
@@ -326,6 +340,27 @@ def _add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
         "--copy-to", type=Path, metavar="FOLDER", help="copy images into a folder a cluster"
     )
     sorting.add_argument("--link-to", type=Path, metavar="FOLDER", help="link them there")
+
+
+def _add_again_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, metavar="results/NAME", help="folder of a run")
+    parser.add_argument(
+        "-k",
+        dest="n_clusters",
+        type=_n_clusters,
+        metavar="K",
+        help="number of clusters (default: as before, by what was merged and split)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="results/NAME-2",
+        help="default: the next number that is free",
+    )
+    parser.add_argument("--cores", type=_count_of, metavar="N", help="default: all")
+    parser.add_argument("--profile", help="profile of Snakemake, for a cluster")
+    parser.add_argument("--plan", action="store_true", help="tell the plan, and stop")
 
 
 def _add_model_argument(parser: argparse.ArgumentParser) -> None:

@@ -76,6 +76,13 @@ def test_the_configuration_of_the_repository() -> None:
             assert stage_settings(resolved[owner], stage) == stage_settings(resolved[name], stage)
 
 
+def test_the_recipe_lists_images_once_whatever_the_number_of_clusters() -> None:
+    changed = changed_stages("n_clusters", 7, method="consensus")
+    assert "index_images" not in changed
+    assert "fit_consensus" in changed
+    assert "index_images" in changed_stages("n_clusters", 7)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "firsts"),
     [

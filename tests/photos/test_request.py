@@ -87,7 +87,7 @@ def test_words_that_yaml_takes_for_others_are_quoted() -> None:
 
 
 def test_results_of_the_same_folder_are_gone_on_with(request_of: Request) -> None:
-    write_entry(request_of, make_entry(request_of, find_pretrained(BUNDLED), n_images=12))
+    write_entry(request_of.output, make_entry(request_of, find_pretrained(BUNDLED), n_images=12))
     check_request(replace(request_of, n_clusters=4))
 
 
@@ -95,7 +95,7 @@ def test_results_of_the_same_folder_are_gone_on_with(request_of: Request) -> Non
 
 
 def test_refuses_results_of_another_folder(request_of: Request, tmp_path: Path) -> None:
-    write_entry(request_of, make_entry(request_of, find_pretrained(BUNDLED), n_images=12))
+    write_entry(request_of.output, make_entry(request_of, find_pretrained(BUNDLED), n_images=12))
     write_digits(tmp_path / "others", 12)
     message = f"has the results of {request_of.photos}, not of {tmp_path / 'others'}"
     with pytest.raises(ValueError, match=re.escape(message)):

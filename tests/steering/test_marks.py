@@ -116,9 +116,12 @@ def test_a_merge_that_is_split_again_leaves_the_count(marks: Marks) -> None:
     assert marks.split_cluster(0, np.array([0, 0, 0, 1, 1, 1])).n_clusters == 3
 
 
-def test_two_clusters_of_one_name_count_once(marks: Marks) -> None:
+def test_two_clusters_of_one_name_leave_the_count(marks: Marks) -> None:
     marks.name_cluster(0, "dog")
-    assert marks.name_cluster(1, "dog").n_clusters == 2
+    state = marks.name_cluster(1, "dog")
+    assert state.n_clusters == 3
+    assert state.labels == dict.fromkeys(range(6), "dog")
+    assert marks.merge_clusters([0, 1]).n_clusters == 2
 
 
 def test_classes_beyond_those_of_the_clusters_count(marks: Marks) -> None:

@@ -100,6 +100,8 @@ BACKBONES = {
 def stage_settings(settings: Settings, stage: str) -> Settings:
     """Everything that a stage's result depends on, through all stages before it."""
     keys = {key: setting(settings, key) for key in STAGES[stage].settings}
+    if stage == "index_images" and is_consensus(settings):
+        del keys["n_clusters"]  # which is compared to the images later, see `checked_n_clusters`
     for earlier in STAGES[stage].after:
         if earlier not in PRETRAININGS.values() or earlier == pretraining_stage(settings):
             keys |= stage_settings(settings, earlier)

@@ -4,17 +4,16 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from unic.models.pretrained import Pretrained, find_pretrained
+from unic.models.pretrained import find_pretrained
 from unic.neighbors.automatic import AUTO
 from unic.photos.outcome import COPY, LINK, describe_outcome, sort_images
 from unic.photos.plan import Plan, count_cores, make_plan, measure_speed
 from unic.photos.request import (
-    ENTRY,
     QUICK,
     Request,
     check_request,
@@ -26,6 +25,7 @@ from unic.photos.request import (
 from unic.photos.room import check_room
 from unic.photos.running import alone, run_workflow
 from unic.runtime.failures import GOES_ON, INTERRUPTED
+from unic.steering.continuation import ENTRY
 from unic.storage.n_clusters import read_n_clusters
 
 TARGETS = ("metrics.json", "predictions.csv", "quality.json")
@@ -62,18 +62,18 @@ def cluster(options: argparse.Namespace) -> int:
     targets = [*TARGETS, PACKED] if request.effort == QUICK else TARGETS
     with alone(request.output):
         print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
-        run = Run(options.profile, plan.total)
+        run = Run(request.cores, options.profile, plan.total)
         status = 0
         if request.n_clusters == AUTO and request.effort != QUICK:
-            status = run.reach(
-                replace(request, effort=QUICK), backbone, n_images, ["n_clusters.json"]
-            )
+            quick = make_entry(replace(request, effort=QUICK), backbone, n_images=n_images)
+            status = run.reach(request.output, quick, ["n_clusters.json"])
             if not status:
                 found_k = read_n_clusters(AUTO, request.output / "n_clusters.json")
                 request = replace(request, n_clusters=found_k)
-        status = status or run.reach(request, backbone, n_images, targets)
+        entry = make_entry(request, backbone, n_images=n_images)
+        status = status or run.reach(request.output, entry, targets)
     if status:
-        return _tell_end(status)
+        return tell_end(status)
     print(describe_outcome(request.output))
     for how, target in ((COPY, options.copy_to), (LINK, options.link_to)):
         if target is not None:
@@ -85,19 +85,18 @@ def cluster(options: argparse.Namespace) -> int:
 class Run(NamedTuple):
     """How the workflow is run."""
 
+    cores: int
     profile: str | None
     expected: float  # seconds
 
-    def reach(
-        self, request: Request, backbone: Pretrained, n_images: int, targets: Sequence[str]
-    ) -> int:
-        """Write the configuration and run until some files of the results are there."""
-        entry = write_entry(request, make_entry(request, backbone, n_images=n_images))
+    def reach(self, output: Path, entry: Mapping[str, Any], targets: Sequence[str]) -> int:
+        """Write the configuration and run until some files of ``results/NAME`` are there."""
+        path = write_entry(output, entry).absolute()
         return run_workflow(
-            [f"results/{request.name}/{target}" for target in targets],
-            base=request.base,
-            entry=entry.absolute(),
-            cores=request.cores,
+            [f"results/{output.name}/{target}" for target in targets],
+            base=path.parents[2],
+            entry=path,
+            cores=self.cores,
             profile=self.profile,
             expected=self.expected,
         )
@@ -138,7 +137,8 @@ def _format_plan(plan: Plan) -> str:
     return "\n".join(f"  {what:<10}  {how}" for what, how in plan.lines)
 
 
-def _tell_end(status: int) -> int:
+def tell_end(status: int) -> int:
+    """Say that a run did not come to its end; gives the status of the command."""
     how = "stopped" if status == INTERRUPTED else "failed"
     print(f"{how}; {GOES_ON}", file=sys.stderr)
     return status if status == INTERRUPTED else 1

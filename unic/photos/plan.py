@@ -70,11 +70,11 @@ def measure_speed(
         ValueError: If none of them can be read, or the backbone cannot be made.
         FileNotFoundError: If its weights are missing.
     """
+    if has_features:
+        return measure_without_images(request.device)
     device = choose_device(request.device)
     torch.set_num_threads(1)
     processor = _measure_processor() / _REFERENCE
-    if has_features:
-        return Speed(0.0, 0.0, 0, processor, str(device), 0, 0)
     ids = found.ids["train"]
     rows = np.unique(np.linspace(0, len(ids) - 1, min(_N_SAMPLED, len(ids))).astype(int))
     images = FileImages([ids[row] for row in rows], str(request.photos.absolute()))
@@ -116,6 +116,17 @@ def measure_speed(
         sum(fault is not None for fault in faults),
         len(images),
     )
+
+
+def measure_without_images(device: str) -> Speed:
+    """The speed where all images are embedded already.
+
+    Args:
+        device: As it was asked for.
+    """
+    torch.set_num_threads(1)
+    processor = _measure_processor() / _REFERENCE
+    return Speed(0.0, 0.0, 0, processor, str(choose_device(device)), 0, 0)
 
 
 def make_plan(request: Request, found: Found, backbone: Pretrained, speed: Speed) -> Plan:

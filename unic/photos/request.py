@@ -10,6 +10,7 @@ from typing import Any
 from unic.images.readers.folders import list_folder
 from unic.images.readers.known_labels import read_known_labels
 from unic.models.pretrained import Pretrained
+from unic.steering.continuation import ENTRY
 from unic.storage.files import read_json, write_text
 
 QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
@@ -23,7 +24,6 @@ N_VIEWS = 4
 _STEPS = {STANDARD: 1000, THOROUGH: 2000}
 _MAX_EPOCHS = {STANDARD: 20, THOROUGH: 40}
 FOLDERS = "folders"  # of truth: class folders
-ENTRY = "experiment.json"
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,9 @@ def _train(request: Request, n_images: int) -> dict[str, Any]:
     }
 
 
-def write_entry(request: Request, entry: Mapping[str, Any]) -> Path:
+def write_entry(output: Path, entry: Mapping[str, Any]) -> Path:
     """Write the configuration beside the results to come, in which a later run finds it."""
-    path = request.output / ENTRY
+    path = output / ENTRY
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(entry, indent=2) + "\n")
     return path
@@ -244,6 +244,11 @@ def _check_output(request: Request) -> None:
     if not path.is_file():
         return
     settings = read_json(path).get("experiments", {}).get(request.name, {})
+    if "base" in settings:
+        raise ValueError(
+            f"{request.output} continues {settings['base']} by what was said of that; choose "
+            "another --output"
+        )
     root = settings.get("data", {}).get("root")
     if root != str(request.photos.absolute()):
         raise ValueError(

@@ -79,12 +79,12 @@ class Board:
     def count_clusters(self) -> int:
         """How many clusters the next run should have.
 
-        Those of this run, less what was merged or named alike, more what was split; but at least
-        as many as there are names.
+        Those of this run, less what was merged, more what was split; but at least as many as there
+        are names. Two clusters that are only named alike leave the number: the next run has one for
+        both, and one more for what had none.
         """
-        n_alike = len(self.names) - len(set(self.names.values()))
         named = {*self.names.values(), *self.labels().values()}
-        return max(2, self.n_clusters - n_alike, len(named))
+        return max(2, self.n_clusters, len(named))
 
     # What is said
 

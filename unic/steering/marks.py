@@ -1,6 +1,7 @@
 """What a person has said of the clusters and images of a run, kept as it is said."""
 
 import csv
+import io
 import logging
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from unic.steering.board import Board, Run
 from unic.steering.history import History
 from unic.steering.journal import Journal, Line
 from unic.steering.names import check_name
-from unic.storage.files import whole_file
+from unic.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ class Marks:
     A merged cluster has the lowest number of those it was made of. The first part of a split one
     keeps its number, the others have numbers that no cluster has had. Naming a cluster makes its
     most typical images examples: they have the name as their label, unless they have one of their
-    own or are marked as wrong. Two clusters of one name are one class, for which the next run has
-    one cluster.
+    own or are marked as wrong. Two clusters of one name are one class, and the next run has one
+    cluster for it; of how many, only merges and splits say something.
 
     All calls raise ValueError for what does not fit, and OSError where nothing can be written; then
     nothing has changed.
@@ -218,6 +219,10 @@ class Marks:
 
         return self._add(make)
 
+    def write_labels(self, path: Path) -> None:
+        """Write the labels to a CSV file with the columns ``path`` and ``label``."""
+        write_text(path, self._format_labels())
+
     def _add(self, make: Callable[[Board], Line]) -> State:
         """Write what a function makes of the board, once what others have said is on it."""
         with self._journal.alone() as others:
@@ -276,20 +281,23 @@ class Marks:
         )
 
     def _write_labels(self) -> None:
-        """Write ``labels.csv`` anew; without labels there is none."""
+        """Write ``labels.csv`` anew where it is not as it should be; without labels none is."""
         if not self.state.labels:
             self._labels_csv.unlink(missing_ok=True)
             return
-        with (
-            whole_file(self._labels_csv) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            table = csv.writer(file)
-            table.writerow(["path", "label"])
-            for row, label in self.state.labels.items():
-                image = self._run.ids[row]
-                # Those who read it take spaces at the ends of a path for no part of it.
-                table.writerow([f"./{image}" if image[0].isspace() else image, label])
+        text = self._format_labels()
+        if not self._labels_csv.is_file() or self._labels_csv.read_bytes() != text.encode():
+            write_text(self._labels_csv, text)
+
+    def _format_labels(self) -> str:
+        file = io.StringIO(newline="")
+        table = csv.writer(file)
+        table.writerow(["path", "label"])
+        for row, label in self.state.labels.items():
+            image = self._run.ids[row]
+            # Those who read it take spaces at the ends of a path for no part of it.
+            table.writerow([f"./{image}" if image[0].isspace() else image, label])
+        return file.getvalue()
 
     def _read_labels(self) -> dict[str, str]:
         """A file of labels that was there before the first mark."""
