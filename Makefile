@@ -5,9 +5,10 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 COMPILED := .venv/compiled
 SLURM := .venv/slurm
+BROWSER := .venv/browser
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-data test-slurm lint audit format pin clean
+.PHONY: help demo test test-slow test-data test-slurm test-browser pictures lint audit format pin clean
 
 help:
 	@echo "make demo       set everything up and cluster the handwritten digits (results/digits)"
@@ -15,6 +16,8 @@ help:
 	@echo "make test-slow  run the tests that take minutes"
 	@echo "make test-data  take a small copy of every data set to its scores (a quarter to half an hour)"
 	@echo "make test-slurm run the demo by a SLURM that is started on this machine (root, Debian or Ubuntu)"
+	@echo "make test-browser open the explorer in a Chromium, which must be there"
+	@echo "make pictures   take the pictures of the explorer in docs/, likewise"
 	@echo "make lint       check style, types and the workflow"
 	@echo "make audit      look the pinned packages up among known vulnerabilities (internet)"
 	@echo "make format     format the code"
@@ -40,12 +43,16 @@ $(SLURM): $(INSTALLED)
 		snakemake-executor-plugin-slurm==2.8.0 snakemake-executor-plugin-slurm-jobstep==0.6.1
 	@touch $@
 
+$(BROWSER): $(INSTALLED)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $@ playwright==1.65.2
+	@touch $@
+
 demo: $(COMPILED)
 	$(BIN)/python -m snakemake --cores $(CORES) --quiet rules -- demo
 	@$(BIN)/python -m unic.cli show results/digits
 
 test: $(COMPILED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow and not datasets and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m "not slow and not datasets and not slurm and not browser"
 
 test-slow: $(COMPILED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile -m slow
@@ -55,6 +62,12 @@ test-data: $(COMPILED)
 
 test-slurm: demo $(SLURM)
 	PYTHONPATH=$(abspath $(SLURM)) $(BIN)/python -m pytest -m slurm
+
+test-browser: $(COMPILED) $(BROWSER)
+	PYTHONPATH=$(abspath $(BROWSER)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+pictures: demo $(BROWSER)
+	PYTHONPATH=$(abspath $(BROWSER)) $(BIN)/python docs/take_pictures.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

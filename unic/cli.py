@@ -196,6 +196,12 @@ def _export(options: argparse.Namespace) -> None:
     command.export(options)
 
 
+def _explore(options: argparse.Namespace) -> int:
+    from unic.explorer import command  # pandas, Zarr and Pillow take seconds
+
+    return command.explore(options)
+
+
 def _stop(*_: object) -> None:
     os.write(sys.stderr.fileno(), f"\nstopped; {GOES_ON}\n".encode())
     os._exit(INTERRUPTED)
@@ -258,6 +264,14 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     _add_comparison_arguments(compare)
     compare.set_defaults(run=_compare)
+    explore = commands.add_parser(
+        "explore",
+        help="look at images, neighbors and clusters in a page of this machine",
+        description="Serve a page to this machine alone: a map of the images, their neighbors and "
+        "clusters; two results are compared. Ctrl-C ends it.",
+    )
+    _add_explore_arguments(explore)
+    explore.set_defaults(run=_explore)
     data = commands.add_parser(
         "data",
         help="check a data set on disk",
@@ -399,6 +413,30 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("uint8", "float32"),
         default="uint8",
         help="pixels in 0 to 255, or in 0 to 1 (default %(default)s)",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 0 to 65535, got {text}")
+    return int(text)
+
+
+def _add_explore_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="results/NAME",
+        help="one folder, or two to compare",
+    )
+    parser.add_argument("--port", type=_port, default=0, help="default: any that is free")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE.parquet",
+        help="write the map for other viewers, and end",
     )
 
 

@@ -253,3 +253,8 @@ def test_clusters_are_named_after_their_labeled_images() -> None:
 def test_two_clusters_of_one_class_do_not_both_have_its_name() -> None:
     clusters, known = np.array([0, 0, 1]), np.array([0, 0, 0])
     assert name_clusters(clusters, known, ["a"], n_clusters=2) == ["a", ""]
+
+
+def test_classes_without_names_have_numbers() -> None:
+    clusters, known = np.array([1, 0, 0]), np.array([0, 3, -1])
+    assert name_clusters(clusters, known, [], n_clusters=2) == ["3", "0"]

@@ -281,7 +281,7 @@ def name_clusters(
     Args:
         clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
         known_labels: Shape ``(n,)``, -1 where none is known.
-        names: Of the classes of known labels.
+        names: Of the classes of known labels; empty where they have numbers alone.
         n_clusters: K.
 
     Returns:
@@ -299,10 +299,10 @@ def name_clusters(
     counts = cross_tabulate(
         known_labels[is_labeled],
         clusters[is_labeled],
-        n_classes=len(names),
+        n_classes=len(names) or None,
         n_clusters=n_clusters,
     )
     for label, cluster in zip(*align_clusters(counts), strict=False):
         if counts[label, cluster]:
-            found[cluster] = names[label]
+            found[cluster] = names[label] if names else str(label)
     return found

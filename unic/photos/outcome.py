@@ -41,7 +41,7 @@ def describe_outcome(folder: Path) -> str:
     lines += _describe_quality(folder)
     lines += _describe_scores(metrics)
     lines += [
-        f"  look at     {folder / 'report.html'}, {folder / 'quality.html'}",
+        f"  look at     {folder / 'report.html'}, {folder / 'quality.html'}; unic explore {folder}",
         f"  clusters    {folder / PREDICTIONS}, contact sheets in {folder / 'clusters'}",
     ]
     if (folder / "model.safetensors").is_file():

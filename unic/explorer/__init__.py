@@ -1,0 +1,1 @@
+"""The explorer: a page on this machine that shows images, neighbors and clusters of a run."""
