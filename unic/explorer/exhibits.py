@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from unic.evaluation.metrics import match_clusters, name_clusters
 from unic.inspection.neighbors import Artifacts, open_artifacts
 from unic.inspection.runs import Run, open_run, read_split, read_truth
-from unic.maps.making import make_map
 from unic.storage.stores import MANIFEST, Store, open_store
 
 
@@ -69,6 +68,8 @@ class Exhibit:
             return open_store(path, kind="map")
         if features is None:
             raise ValueError(f"a map needs features beside {neighbors.path}, there are none")
+        from unic.maps.making import make_map  # its compiler takes half a second
+
         return make_map(features, neighbors, path)
 
     @cached_property
