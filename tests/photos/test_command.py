@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
+import unic
 from tests.photos.folders import write_digits, write_labels
 from unic.cli import main
 from unic.storage.files import read_json
@@ -114,6 +115,21 @@ def test_a_few_labels_name_their_clusters_and_are_kept(
     assert all(rows.loc[name, "name"] == label for name, label in some.items())
     assert set(table["name"]) == {"", "digit 0", "digit 1", "digit 2"}
     assert re.search(r"by the true labels, unlabeled: all \d", found.stdout)
+
+
+def test_more_effort_has_a_model_for_new_images_too(place: Place) -> None:
+    some = place.folder / "some"
+    write_digits(some, 60)
+    found = place._replace(photos=some).run("-k", "10", "--effort", "standard")
+    assert found.returncode == 0, found.stderr
+    results = place.folder / "results" / "some"
+    assert read_json(results / "metrics.json")["method"] == "finetuning"
+    assert f"unic predict {Path('results', 'some')} NEW" in found.stdout
+    predicted = unic.load(results, device="cpu").predict(some)
+    table = pd.read_csv(results / "predictions.csv").set_index("path")
+    rows = table.loc[[Path(path).name for path in predicted.images]]
+    assert predicted.clusters.tolist() == rows["cluster"].tolist()
+    assert abs(predicted.confidence - rows["confidence"].to_numpy()).max() < 1e-3
 
 
 def test_a_killed_run_goes_on_by_the_same_command(place: Place) -> None:

@@ -28,8 +28,7 @@ from unic.photos.running import alone, run_workflow
 from unic.runtime.failures import GOES_ON, INTERRUPTED
 from unic.storage.n_clusters import read_n_clusters
 
-TARGETS = ("metrics.json", "predictions.csv", "quality.json")
-PACKED = "model.safetensors"  # of the recipe, for new images
+TARGETS = ("metrics.json", "predictions.csv", "quality.json", "model.safetensors")
 
 
 def cluster(options: argparse.Namespace) -> int:
@@ -59,7 +58,6 @@ def cluster(options: argparse.Namespace) -> int:
     if options.plan:
         print(f"\n{format_yaml(entry)}")
         return 0
-    targets = [*TARGETS, PACKED] if request.effort == QUICK else TARGETS
     with alone(request.output):
         print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
         run = Run(options.profile, plan.total)
@@ -71,7 +69,7 @@ def cluster(options: argparse.Namespace) -> int:
             if not status:
                 found_k = read_n_clusters(AUTO, request.output / "n_clusters.json")
                 request = replace(request, n_clusters=found_k)
-        status = status or run.reach(request, backbone, n_images, targets)
+        status = status or run.reach(request, backbone, n_images, TARGETS)
     if status:
         return _tell_end(status)
     print(describe_outcome(request.output))
