@@ -33,6 +33,15 @@ def test_a_row_an_image_with_names_and_given_labels() -> None:
     assert list(table)[-2:] == ["second_confidence", "distance"]
 
 
+def test_heads_that_know_no_labels_name_no_cluster() -> None:
+    known = np.array([-1, -1, 0])
+    table = list_predictions(
+        predictions(), names=["cat", "dog"], known_labels=known, is_named=False
+    )
+    assert table["label"].tolist() == ["", "", "cat", ""]
+    assert table["name"].tolist() == [""] * 4
+
+
 def test_trained_heads_have_no_second_choice() -> None:
     some = predictions().drop(columns=["second", "second_confidence", "distance"])
     table = list_predictions(some, names=[], known_labels=np.full(3, -1))

@@ -21,7 +21,7 @@ QUALITY = {
 }
 
 
-def build(suspects: int = 1) -> str:
+def build(suspects: int = 1, *, is_named: bool = True) -> str:
     tables = {
         "duplicates": pd.DataFrame(
             {"group": [0, 0], "path": ["a.png", "b.png"], "row": [0, 1], "is_exact": [True, True]}
@@ -45,7 +45,14 @@ def build(suspects: int = 1) -> str:
         ).head(suspects),
     }
     images = [np.full((20, 30, 3), 40 * row, dtype=np.uint8) for row in range(3)]
-    return build_quality_page(QUALITY, tables, images.__getitem__, experiment="mine", names=["cat"])
+    return build_quality_page(
+        QUALITY,
+        tables,
+        images.__getitem__,
+        experiment="mine",
+        names=["cat"],
+        is_named=is_named,
+    )
 
 
 def test_the_page_stands_alone_and_shows_each_image() -> None:
@@ -60,6 +67,11 @@ def test_the_page_stands_alone_and_shows_each_image() -> None:
 def test_the_weakest_cluster_comes_first_and_empty_ones_last() -> None:
     rows = re.findall(r'<tr><td class="text">([^<]*)</td><td>(\d+)</td>', build())
     assert rows == [("1", "3"), ("0 cat", "7"), ("2", "0")]
+
+
+def test_clusters_of_heads_that_know_no_labels_have_no_names() -> None:
+    assert '<td class="text">0 cat</td>' in build()
+    assert '<td class="text">0</td>' in build(is_named=False)
 
 
 def test_scores_that_were_not_measured_are_left_out() -> None:

@@ -18,14 +18,19 @@ MAX_CELL = 112  # pixels
 
 
 def list_predictions(
-    predictions: pd.DataFrame, *, names: Sequence[str], known_labels: NDArray[np.int64]
+    predictions: pd.DataFrame,
+    *,
+    names: Sequence[str],
+    known_labels: NDArray[np.int64],
+    is_named: bool = True,
 ) -> pd.DataFrame:
     """A row an image, as people read it.
 
     Args:
         predictions: Of one seed, see :func:`unic.recipe.runs.cluster_images`.
-        names: Of the classes of known labels: cluster ``c`` is that of ``names[c]``.
+        names: Of the classes of known labels.
         known_labels: Of the training images, in their order, ``(n,)``, -1 = unknown.
+        is_named: Whether cluster ``c`` is that of ``names[c]``; not of heads that start at random.
 
     Returns:
         Columns ``path``, ``split``, ``label`` (as it was given, else empty), ``cluster``, ``name``
@@ -41,7 +46,8 @@ def list_predictions(
     labels = [name_of[label_of[row]] if row in label_of else "" for row in rows]
     table = predictions[[name for name in COLUMNS if name in predictions]]
     table = table.round({name: 4 for name in table if name not in ("cluster", "second")})
-    table.insert(1, "name", [name_of.get(c, "") for c in predictions["cluster"]])
+    name_of_cluster = name_of if is_named else {}
+    table.insert(1, "name", [name_of_cluster.get(c, "") for c in predictions["cluster"]])
     table.insert(0, "label", labels)
     table.insert(0, "split", predictions["split"].to_numpy())
     table.insert(0, "path", predictions["image_id"].to_numpy())

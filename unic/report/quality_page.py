@@ -56,6 +56,7 @@ def build_quality_page(
     *,
     experiment: str,
     names: Sequence[str] = (),
+    is_named: bool = True,
 ) -> str:
     """Build a page that opens anywhere.
 
@@ -64,7 +65,8 @@ def build_quality_page(
         tables: ``duplicates``, ``outliers`` and ``suspects``, see there.
         read_image: Gives the RGB pixels, uint8 ``(h, w, 3)``, of a row of the training images.
         experiment: Its name.
-        names: Of the clusters of labeled classes.
+        names: Of labeled classes.
+        is_named: Whether the first clusters are theirs; not of heads that start at random.
     """
     by_cluster = quality["by_cluster"]
     columns = [name for name in by_cluster if name != "size"]
@@ -73,7 +75,7 @@ def build_quality_page(
     )
     clusters = [
         _Cluster(
-            f"{number} {names[number]}" if number < len(names) else str(number),
+            f"{number} {names[number]}" if is_named and number < len(names) else str(number),
             quality["sizes"][number],
             [_format(by_cluster[name][number]) for name in columns],
         )

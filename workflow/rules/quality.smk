@@ -44,6 +44,7 @@ rule examine_images:
     threads: value("machine.threads")
     params:
         seeds=value("seeds"),
+        is_named=decide(stages.has_named_clusters),
         code=script_digest("quality/examine_images.py"),
     message:
         "Examining the images of {wildcards.experiment}: duplicates, outliers, suspects"

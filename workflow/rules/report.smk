@@ -50,6 +50,7 @@ rule list_clusters:
         "../../environment.yml"
     params:
         seeds=value("seeds"),
+        is_named=decide(stages.has_named_clusters),
         code=script_digest("report/list_clusters.py"),
     message:
         "Listing the clusters of {wildcards.experiment}"

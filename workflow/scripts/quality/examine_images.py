@@ -35,6 +35,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         images.__getitem__,
         experiment=snakemake.wildcards.experiment,
         names=known.parameters("known_labels")["class_names"],
+        is_named=snakemake.params.is_named,
     )
     write_csv(snakemake.output.duplicates, found.tables["duplicates"])
     write_csv(snakemake.output.outliers, found.tables["outliers"])

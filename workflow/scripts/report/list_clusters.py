@@ -15,6 +15,7 @@ with job(snakemake.log[0]):
         read_parquet(predictions[metrics["shown"]["seed"]]),
         names=known.parameters("known_labels")["class_names"],
         known_labels=known.read("known_labels"),
+        is_named=snakemake.params.is_named,
     )
     source = read_source(snakemake.input.images)
     images = open_images(source.name, table["path"].tolist(), root=source.root)
