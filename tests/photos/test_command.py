@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 import unic
-from tests.photos.folders import write_digits, write_labels
+from tests.photos.folders import write_blind_backbone, write_digits, write_labels
 from unic.cli import main
 from unic.storage.files import read_json
 
@@ -130,6 +131,20 @@ def test_more_effort_has_a_model_for_new_images_too(place: Place) -> None:
     rows = table.loc[[Path(path).name for path in predicted.images]]
     assert predicted.clusters.tolist() == rows["cluster"].tolist()
     assert abs(predicted.confidence - rows["confidence"].to_numpy()).max() < 1e-3
+
+
+def test_an_image_of_which_the_backbone_says_nothing_stops_nothing(place: Place) -> None:
+    photos = place.folder / "blind"
+    write_digits(photos, 80)
+    Image.new("RGB", (32, 32)).save(photos / "black.png")
+    backbone = str(write_blind_backbone(place.folder / "backbone"))
+    found = place._replace(photos=photos).run("--backbone", backbone, "-k", "10")
+    assert found.returncode == 0, found.stderr
+    told = "the backbone says nothing of 1 images (first black.png), their features are all 0"
+    assert told in found.stdout
+    results = place.folder / "results" / "blind"
+    assert read_json(results / "quality.json")["featureless"] == ["black.png"]
+    assert "says nothing" in (results / "quality.html").read_text()
 
 
 def test_a_killed_run_goes_on_by_the_same_command(place: Place) -> None:

@@ -102,10 +102,11 @@ def _describe_estimate(path: Path, n_clusters: int) -> list[str]:
 
 
 def _describe_quality(folder: Path) -> list[str]:
-    """What can be said without labels, in two lines."""
+    """What can be said without labels, in two lines, or three."""
     if not (folder / "quality.json").is_file():
         return []
-    overall = read_json(folder / "quality.json")["overall"]
+    quality = read_json(folder / "quality.json")
+    overall, featureless = quality["overall"], quality["featureless"]
     agreement, silhouette = overall["neighbor_agreement"], overall["silhouette"]
     duplicates = read_csv(folder / "duplicates.csv", columns=("group",))
     outliers = read_csv(folder / "outliers.csv", columns=("is_outlier",))
@@ -115,11 +116,15 @@ def _describe_quality(folder: Path) -> list[str]:
     told = f"{n_groups} groups of near-duplicates, {n_outliers} outliers"
     if suspects:
         told += f", {len(suspects)} labels that the neighbors contradict"
-    return [
+    lines = [
         f"without labels: {format_percent(agreement)} of neighbors are in the same cluster, "
         f"silhouette {silhouette:.2f}",
         told,
     ]
+    if featureless:
+        nothing = f"the backbone says nothing of {len(featureless)} images"
+        lines.append(f"{nothing}{first_of(featureless)}, their features are all 0")
+    return lines
 
 
 def _describe_scores(metrics: dict[str, object]) -> list[str]:
