@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from unic.evaluation.formatting import format_percent
+from unic.evaluation.formatting import format_estimate, format_percent
 from unic.images.readers.annotations import first_of
 from unic.photos.room import check_room
 from unic.storage.files import read_csv, read_json
@@ -92,13 +92,8 @@ def _describe_estimate(path: Path, n_clusters: int) -> list[str]:
     if not path.is_file():
         return []
     estimate = read_json(path)
-    if estimate["n_clusters"] != n_clusters:  # of an earlier run
-        return []
-    others = ", ".join(str(each) for each in estimate["candidates"] if each != n_clusters)
-    told = f"{n_clusters} clusters by estimate, between {estimate['low']} and {estimate['high']}"
-    if estimate["best"] < 2:
-        told = f"the images may well be of one kind; {told}"
-    return [told + (f"; next best {others}" if others else "")]
+    is_current = estimate["n_clusters"] == n_clusters  # and not of an earlier run
+    return [format_estimate(estimate)] if is_current else []
 
 
 def _describe_quality(folder: Path) -> list[str]:
