@@ -173,6 +173,49 @@ def test_a_killed_run_goes_on_by_the_same_command(place: Place) -> None:
     assert features.stat().st_mtime_ns == written
 
 
+KILLED = """
+import os, signal, sys
+from unic.cli import main
+
+def die(event, arguments):
+    if event == EVENT and NAME in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "left"),
+    [
+        ("open", ".unic.lock", 0),
+        ("open", ".experiment.json.tmp-", 1),
+        ("os.rename", ".experiment.json.tmp-", 2),
+    ],
+)
+def test_a_run_that_was_killed_before_its_first_file_can_be_repeated(
+    event: str, name: str, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_digits(tmp_path / "photos", 12)
+    code = KILLED.replace("EVENT", repr(event)).replace("NAME", repr(name))
+    asked = ["cluster", "photos", "-k", "3", *BACKBONE]
+    killed = subprocess.run(
+        [sys.executable, "-c", code, *asked],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    results = tmp_path / "results" / "photos"
+    assert len(list(results.iterdir())) == left
+    assert not (results / "experiment.json").exists()
+    assert main([*asked, "--plan"]) == 0
+    (results / "mine.txt").touch()
+    assert main([*asked, "--plan"]) == 2  # something else
+
+
 # Refusals
 
 
