@@ -118,13 +118,16 @@ def test_a_few_labels_name_their_clusters_and_are_kept(
     assert re.search(r"by the true labels, unlabeled: all \d", found.stdout)
 
 
-def test_more_effort_has_a_model_for_new_images_too(place: Place) -> None:
+def test_more_effort_estimates_k_first_and_has_a_model_too(place: Place) -> None:
     some = place.folder / "some"
     write_digits(some, 60)
-    found = place._replace(photos=some).run("-k", "10", "--effort", "standard")
+    found = place._replace(photos=some).run("--effort", "standard")
     assert found.returncode == 0, found.stderr
     results = place.folder / "results" / "some"
-    assert read_json(results / "metrics.json")["method"] == "finetuning"
+    metrics = read_json(results / "metrics.json")
+    assert metrics["method"] == "finetuning"
+    assert metrics["n_clusters"] == read_json(results / "n_clusters.json")["n_clusters"]
+    assert f"{metrics['n_clusters']} clusters by estimate" in found.stdout
     assert f"unic predict {Path('results', 'some')} NEW" in found.stdout
     predicted = unic.load(results, device="cpu").predict(some)
     table = pd.read_csv(results / "predictions.csv").set_index("path")

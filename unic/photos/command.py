@@ -29,6 +29,7 @@ from unic.runtime.failures import GOES_ON, INTERRUPTED
 from unic.storage.n_clusters import read_n_clusters
 
 TARGETS = ("metrics.json", "predictions.csv", "quality.json", "model.safetensors")
+N_CLUSTERS = "n_clusters.json"  # the estimate of K
 
 
 def cluster(options: argparse.Namespace) -> int:
@@ -58,20 +59,13 @@ def cluster(options: argparse.Namespace) -> int:
     if options.plan:
         print(f"\n{format_yaml(entry)}")
         return 0
-    with alone(request.output):
-        print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
-        run = Run(options.profile, plan.total)
-        status = 0
-        if request.n_clusters == AUTO and request.effort != QUICK:
-            status = run.reach(
-                replace(request, effort=QUICK), backbone, n_images, ["n_clusters.json"]
-            )
-            if not status:
-                found_k = read_n_clusters(AUTO, request.output / "n_clusters.json")
-                request = replace(request, n_clusters=found_k)
-        status = status or run.reach(request, backbone, n_images, TARGETS)
-    if status:
-        return _tell_end(status)
+    run = Run(backbone, n_images, options.profile, plan.total)
+    try:
+        with alone(request.output):
+            print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
+            run.reach(_settle_n_clusters(request, run), TARGETS)
+    except RunError as error:
+        return _tell_end(error.status)
     print(describe_outcome(request.output))
     for how, target in ((COPY, options.copy_to), (LINK, options.link_to)):
         if target is not None:
@@ -80,18 +74,34 @@ def cluster(options: argparse.Namespace) -> int:
     return 0
 
 
+class RunError(Exception):
+    """A run that has not reached what it was to make.
+
+    Args:
+        status: Of Snakemake, or 130 after Ctrl-C.
+    """
+
+    def __init__(self, status: int):
+        super().__init__(f"the workflow ended with status {status}")
+        self.status = status
+
+
 class Run(NamedTuple):
     """How the workflow is run."""
 
+    backbone: Pretrained
+    n_images: int
     profile: str | None
     expected: float  # seconds
 
-    def reach(
-        self, request: Request, backbone: Pretrained, n_images: int, targets: Sequence[str]
-    ) -> int:
-        """Write the configuration and run until some files of the results are there."""
-        entry = write_entry(request, make_entry(request, backbone, n_images=n_images))
-        return run_workflow(
+    def reach(self, request: Request, targets: Sequence[str]) -> None:
+        """Write the configuration and run until some files of the results are there.
+
+        Raises:
+            RunError: If they are not.
+        """
+        entry = write_entry(request, make_entry(request, self.backbone, n_images=self.n_images))
+        status = run_workflow(
             [f"results/{request.name}/{target}" for target in targets],
             base=request.base,
             entry=entry.absolute(),
@@ -99,6 +109,8 @@ class Run(NamedTuple):
             profile=self.profile,
             expected=self.expected,
         )
+        if status:
+            raise RunError(status)
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -125,6 +137,14 @@ def make_request(options: argparse.Namespace) -> Request:
         device=options.device,
         cores=options.cores or count_cores(),
     )
+
+
+def _settle_n_clusters(request: Request, run: Run) -> Request:
+    """The request with a number for K where a training needs it, which knows no ``auto``."""
+    if request.n_clusters != AUTO or request.effort == QUICK:
+        return request
+    run.reach(replace(request, effort=QUICK), [N_CLUSTERS])
+    return replace(request, n_clusters=read_n_clusters(AUTO, request.output / N_CLUSTERS))
 
 
 def _name_of(photos: Path) -> str:
