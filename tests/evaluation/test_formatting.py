@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from unic.evaluation.formatting import (
     MISSING,
     format_count,
+    format_estimate,
     format_percent,
     format_spread,
     format_value,
@@ -58,3 +59,11 @@ def test_several_seeds_have_a_deviation(mean: float, std: float, n_seeds: int) -
     expected = [rounded(value, "0.01") for value in (mean, std)]
     assert format_spread(mean, std, n_seeds=n_seeds).split(" ± ") == expected
     assert format_spread(mean, std, n_seeds=1) == expected[0]
+
+
+def test_an_estimate_is_told_with_what_else_it_may_be() -> None:
+    estimate = {"n_clusters": 2, "best": 1, "low": 1, "high": 4, "candidates": [1, 2]}
+    told = "The images may well be of one kind; 2 clusters by estimate, between 1 and 4; next best"
+    assert format_estimate(estimate) == f"{told} 1"
+    alone = estimate | {"best": 2, "candidates": [2]}
+    assert format_estimate(alone) == "2 clusters by estimate, between 1 and 4"

@@ -303,6 +303,25 @@ def test_evaluation_reads_the_predictions_of_all_methods_that_are_run() -> None:
     assert methods(FROZEN, {"methods": ["ward", "scan"]})[1:] == ["cluster_by", "cluster_by"]
 
 
+def test_what_is_packed_is_of_the_recipe_or_of_a_training() -> None:
+    seeds = {"seeds": [3, 5]}
+    recipe = resolved(seeds, {"method": "consensus"})
+    assert stages.learned_files(recipe) == {
+        "models": [Artifact("fit_consensus", f"seed{s}/consensus.safetensors") for s in (3, 5)]
+    }
+    assert stages.learned_files(resolved(seeds)) == {
+        "models": [Artifact("finetune", f"seed{s}/model.safetensors") for s in (3, 5)],
+        "features": [Artifact("predict", f"seed{s}/features.zarr/zarr.json") for s in (3, 5)],
+        "predictions": [Artifact("predict", f"seed{s}/predictions.parquet") for s in (3, 5)],
+    }
+
+
+def test_clusters_are_named_where_they_start_from_labels() -> None:
+    assert stages.has_named_clusters(resolved({"method": "consensus"}))
+    assert stages.has_named_clusters(resolved({"finetuning": {"start": "consensus"}}))
+    assert not stages.has_named_clusters(resolved({}))
+
+
 def test_a_method_is_a_module_that_is_there() -> None:
     schema = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
     known = yaml.safe_load(schema.read_text())["$defs"]["experiment"]["properties"]["methods"]

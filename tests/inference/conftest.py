@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.inference.bundles import CPU, N_NEW, make_bundle, read_pixels
+from tests.inference.bundles import CPU, N_NEW, make_bundle, make_trained_bundle, read_pixels
 from unic.inference.bundle import Bundle, write_bundle
 from unic.inference.predictor import Predictor
 
@@ -20,6 +20,11 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="session")
 def labeled_bundle() -> Bundle:
     return make_bundle(names=("zero", "one", "two"))
+
+
+@pytest.fixture(scope="session")
+def trained_bundle() -> Bundle:
+    return make_trained_bundle()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.inference.bundles import make_bundle
+from tests.inference.bundles import CPU, VIEW, make_bundle, make_trained_bundle, read_pixels
+from unic.images.images import ArrayImages
 from unic.inference.bundle import Bundle, Description, read_bundle, write_bundle
 from unic.recipe.model import save_model
 from unic.storage.tensor_files import read_tensors, save_tensors
@@ -15,12 +16,42 @@ def test_gives_back_all_that_was_written(labeled_bundle: Bundle, tmp_path: Path)
     found = read_bundle(tmp_path / "a.safetensors")
     assert found.description == labeled_bundle.description
     assert found.training_ids == labeled_bundle.training_ids
-    assert (found.model.points == labeled_bundle.model.points).all()
-    assert (found.model.whitening == labeled_bundle.model.whitening).all()
-    assert torch.equal(found.model.heads.weights, labeled_bundle.model.heads.weights)
+    tensors, wanted = (each.learned.take_apart() for each in (found, labeled_bundle))
+    assert tensors.keys() == wanted.keys()
+    assert all(torch.equal(tensors[name], wanted[name]) for name in wanted)
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(found.backbone(images), labeled_bundle.backbone(images))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "head_norm"),
+    [
+        ("test_resnet", "linear", "standardize"),
+        ("test_resnet", "mlp", "center"),
+        ("test_vit", "linear", "rms"),
+        ("test_vit", "self_attention", None),
+    ],
+)
+def test_so_does_one_of_a_training(
+    backbone: str, head: str, head_norm: str | None, tmp_path: Path
+) -> None:
+    bundle = make_trained_bundle(backbone, head=head, head_norm=head_norm)
+    write_bundle(tmp_path / "a.safetensors", bundle)
+    found = read_bundle(tmp_path / "a.safetensors")
+    assert found.description == bundle.description
+    assert (found.learned.clusters == bundle.learned.clusters).all()
+    assert (found.learned.known_labels == bundle.learned.known_labels).all()
+    images = ArrayImages(list("abcdefgh"), read_pixels("test", 8))
+    (features, seen), (wanted_features, wanted) = (
+        each.learned.look(each.backbone, images, VIEW, batch_size=8, device=CPU, n_workers=1)
+        for each in (found, bundle)
+    )
+    assert (features == wanted_features).all()
+    assert torch.equal(seen.probs, wanted.probs)
+    assert (seen.distances == wanted.distances).all()
+    write_bundle(tmp_path / "b.safetensors", found)
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
 def test_equal_bundles_are_equal_byte_by_byte(bundle: Bundle, tmp_path: Path) -> None:
@@ -31,9 +62,10 @@ def test_equal_bundles_are_equal_byte_by_byte(bundle: Bundle, tmp_path: Path) ->
     assert first == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
-def test_a_description_is_json(labeled_bundle: Bundle) -> None:
+def test_a_description_is_json(labeled_bundle: Bundle, trained_bundle: Bundle) -> None:
     said = labeled_bundle.description
-    assert Description.parse(json.loads(json.dumps(said.to_json()))) == said
+    for each in (said, trained_bundle.description):
+        assert Description.parse(json.loads(json.dumps(each.to_json()))) == each
     assert [said.name_of(cluster) for cluster in (0, 2, 3)] == ["zero", "two", ""]
 
 
@@ -75,15 +107,15 @@ def test_a_damaged_file_is_refused(results: Path) -> None:
 
 def test_other_formats_are_refused(bundle: Bundle, results: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
-    save_model(other, bundle.model, about={})
-    with pytest.raises(ValueError, match=r"other.safetensors must be .* 'unic bundle 1', got 1"):
+    save_model(other, bundle.learned.model, about={})
+    with pytest.raises(ValueError, match=r"other.safetensors must be .* 'unic bundle 2', got 1"):
         read_bundle(other)
     save_tensors(other, {"a": torch.zeros(1)})
     with pytest.raises(ValueError, match="got None"):
         read_bundle(other)
     tensors, about = read_tensors(results / "model.safetensors")
-    save_tensors(other, tensors, about=about | {"format": "unic bundle 2"})
-    with pytest.raises(ValueError, match="got 'unic bundle 2'"):
+    save_tensors(other, tensors, about=about | {"format": "unic bundle 1"})
+    with pytest.raises(ValueError, match="got 'unic bundle 1'"):
         read_bundle(other)
 
 
@@ -93,6 +125,16 @@ def test_a_backbone_that_timm_lacks_is_refused(results: Path) -> None:
     save_tensors(results / "model.safetensors", tensors, about=about)
     with pytest.raises(ValueError, match="timm has, cannot make resnet_of_the_future"):
         read_bundle(results)
+
+
+def test_weights_of_another_head_are_refused(trained_bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_bundle(path, trained_bundle)
+    tensors, about = read_tensors(path)
+    about["description"]["head"]["head"] = "mlp"
+    save_tensors(path, tensors, about=about)
+    with pytest.raises(ValueError, match=r"model.safetensors must fit ClusterHead, but .* do not"):
+        read_bundle(path)
 
 
 def test_weights_of_another_backbone_are_refused(results: Path) -> None:

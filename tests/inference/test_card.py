@@ -30,11 +30,23 @@ def test_says_what_is_known_without_labels(bundle: Bundle) -> None:
     assert 'unic.load("results/small")' in text
 
 
+def test_says_which_head_was_trained(trained_bundle: Bundle) -> None:
+    text = describe(trained_bundle, METRICS, data="digits")
+    how = "A backbone whose last block was trained embeds the image, and a trained head (linear)"
+    assert how in text
+    assert "- weights: random, with a last block trained here, " in text
+    assert "neighbors in the same cluster: 0.750" in text
+    assert "disagreement" not in text
+    assert "sizes of clusters" not in text
+    sizes = [line.split("|")[3].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert sizes[1:] == ["30"] * 10
+
+
 def test_says_scores_and_labels_where_there_are_some(labeled_bundle: Bundle) -> None:
     scores = {"acc": {"mean": 0.91234}, "used_clusters": {"mean": 10.0}}
     metrics = METRICS | {"methods": {"unic": {"test": scores}}, "n_skipped": 2}
     text = describe(labeled_bundle, metrics, data="digits")
-    assert "Clusters were found with labels of 100 images, of 3 classes." in text
+    assert "Clusters were found with labels of 100 images, of 10 classes." in text
     assert "By true labels, of which it has seen 100 (mean over seeds):" in text
     assert "| test | acc | 91.2 |" in text
     assert "used_clusters" not in text

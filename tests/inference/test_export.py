@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.inference.bundles import CPU, VIEW, make_bundle
+from tests.inference.bundles import CPU, VIEW, make_bundle, make_trained_bundle
 from unic.images.views import prepare_image
 from unic.inference import export
 from unic.inference.bundle import Bundle
@@ -88,12 +88,42 @@ def test_so_is_that_of_a_transformer_and_of_labeled_images(
 ) -> None:
     needs(kind)
     bundle = make_bundle("test_vit", "random", names=("zero", "one"))
-    assert bundle.model.whitening.ndim == 2
+    assert bundle.learned.model.whitening.ndim == 2
     path = tmp_path / f"model{export.SUFFIXES[kind]}"
     export_model(bundle, path, kind=kind)
     run = run_onnx if kind == "onnx" else run_torch
     wanted = Predictor(bundle, device=CPU).predict(pixels)
     assert_equal(run(path, prepare(pixels, "uint8")), wanted)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "head_norm"),
+    [
+        ("test_resnet", "linear", "standardize"),
+        ("test_resnet", "mlp", "rms"),
+        ("test_resnet", "self_attention", None),
+        ("test_vit", "linear", "center"),
+        ("test_vit", "self_attention", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_so_is_that_of_a_training(
+    kind: str,
+    backbone: str,
+    head: str,
+    head_norm: str | None,
+    pixels: NDArray[np.uint8],
+    tmp_path: Path,
+) -> None:
+    needs(kind)
+    bundle = make_trained_bundle(backbone, head=head, head_norm=head_norm)
+    path = tmp_path / f"model{export.SUFFIXES[kind]}"
+    export_model(bundle, path, kind=kind)
+    wanted = Predictor(bundle, device=CPU).predict(pixels)
+    assert len(set(wanted.clusters.tolist())) > 1
+    run = run_onnx if kind == "onnx" else run_torch
+    for n_images in (1, len(pixels)):
+        assert_equal(run(path, prepare(pixels, "uint8")[:n_images]), wanted)
 
 
 def test_what_is_beside_it_says_how_to_use_it(bundle: Bundle, tmp_path: Path) -> None:
@@ -157,9 +187,9 @@ def test_a_backbone_that_cannot_be_traced_is_named(bundle: Bundle, tmp_path: Pat
         def forward_features(self, images: torch.Tensor) -> torch.Tensor:
             return images if float(images.sum()) > 0 else -images
 
-    class Model:
+    class Network:
         model = Odd()
 
-    odd = bundle._replace(backbone=Model())  # type: ignore[arg-type]
+    odd = bundle._replace(backbone=Network())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the backbone Odd must be one that torch can export"):
         export_model(odd, tmp_path / "a.pt2", kind="torch")

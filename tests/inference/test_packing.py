@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 import unic
@@ -16,9 +18,10 @@ from tests.workflow.project import ROOT, Project, copy_project
 from unic.evaluation.summary import HEADLINES
 from unic.images.datasets import open_images
 from unic.images.index import read_index, write_index
-from unic.images.views import View
-from unic.inference.bundle import Bundle
-from unic.inference.packing import pack
+from unic.images.views import View, prepare_image
+from unic.inference.bundle import Bundle, read_bundle
+from unic.inference.export import SUFFIXES, export_model
+from unic.inference.packing import Origin, Stages, pack
 from unic.inference.predictor import Prediction
 from unic.storage.stores import open_store
 
@@ -32,8 +35,45 @@ experiments:
     seeds: [0]
     kmeans:
       pixels: false
+
+  trained:
+    base: digits
+    seeds: [1]
+    finetuning:
+      start: consensus
+      head: linear
+      head_norm: standardize
+      epochs: 1
+    kmeans:
+      n_restarts: 1
+      pixels: false
+
+  frozen:
+    base: trained
+    views:
+      augmentation: null
+    finetuning:
+      trainable: null
+
+  tokens:
+    base: trained
+    finetuning:
+      start: random
+      trainable: null
+      head: self_attention
+      head_norm: null
+      head_width: 64
 """
 OWNER = "results/digits"  # whose stages it shares
+
+
+class Trained(NamedTuple):
+    """An experiment with a training."""
+
+    folder: Path
+    path: Path  # of its model, with nothing beside it
+    found: Prediction  # what that says of the test images
+    pixels: list[NDArray[np.uint8]]  # of these
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +124,7 @@ def test_so_do_their_features(project: Project, found: Prediction) -> None:
 def test_neighbors_are_training_images(project: Project, found: Prediction) -> None:
     ids = read_index(project.folder / "results/small/images.parquet")["train"]
     assert found.neighbor_ids[7] == [ids[row] for row in found.neighbors[7]]
-    assert 0.4 < found.outlier.mean() < 0.6  # test images are as the training images are
+    assert 0.8 < np.median(found.outliers.score) < 1.2  # test images are as training images are
 
 
 def test_describes_itself_without_naming_the_machine(project: Project, alone: Path) -> None:
@@ -109,22 +149,25 @@ def test_the_same_run_gives_the_same_bytes(project: Project, alone: Path) -> Non
     assert (folder / "model.md").read_bytes() == card
 
 
-def pack_small(project: Project, **changes: Any) -> Bundle:
-    """Pack again, in some other way."""
-    weights = ROOT / "unic/models/bundled/digits_test_resnet.safetensors"
-    arguments = {
-        "metrics": json.loads((project.folder / "results/small/metrics.json").read_text()),
+def stages_of(project: Project, **changes: Any) -> Stages:
+    folder = project.folder / "results/small"
+    files: dict[str, Any] = {
+        "images": folder / "images.parquet",
+        "known_labels": project.folder / OWNER / "known_labels.zarr/zarr.json",
         "models": [project.folder / OWNER / "seed0/consensus.safetensors"],
-        "images": project.folder / "results/small/images.parquet",
-        "view": VIEW,
-        "decoded": None,
-        "name": "test_resnet",
-        "weights": str(weights),
-        "weights_file": weights,
-        "network": "auto",
-        "options": {},
+        "backbone": str(ROOT / "unic/models/bundled/digits_test_resnet.safetensors"),
     }
-    return pack(**arguments | changes)
+    return Stages.parse(files | changes)
+
+
+def pack_small(
+    project: Project, *, metrics: Any = None, weights: str = "given", **changes: Any
+) -> Bundle:
+    """Pack again, in some other way."""
+    if metrics is None:
+        metrics = json.loads((project.folder / "results/small/metrics.json").read_text())
+    origin = Origin("test_resnet", weights, "auto", {}, VIEW, None, "last_block", is_named=True)
+    return pack(metrics, stages_of(project, **changes), origin)
 
 
 def test_given_weights_are_named_without_their_folder(project: Project) -> None:
@@ -148,7 +191,90 @@ def test_a_model_of_other_images_is_refused(project: Project, tmp_path: Path) ->
         pack_small(project, images=tmp_path / "a.parquet")
 
 
-def test_another_method_has_no_model(project: Project) -> None:
-    finished = project.snakemake("--dry-run", "results/digits_scan/model.safetensors")
-    assert finished.returncode != 0
-    assert "must be of an experiment of method consensus" in finished.stdout + finished.stderr
+# Of a training
+
+
+@pytest.fixture(scope="module", params=["trained", "frozen", "tokens"])
+def trained(
+    request: pytest.FixtureRequest, project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    """An experiment with a training, its model alone, and what this says of the test images."""
+    project.run(f"results/{request.param}/model.safetensors")
+    folder = project.folder / "results" / request.param
+    path = tmp_path_factory.mktemp("trained") / "model.safetensors"
+    shutil.copy(folder / "model.safetensors", path)
+    pixels = read_test_pixels(folder)
+    return Trained(folder, path, unic.load(path, device="cpu").predict(pixels), pixels)
+
+
+def read_test_pixels(folder: Path) -> list[NDArray[np.uint8]]:
+    ids = read_index(folder.parent / "small/images.parquet")["test"]
+    images = open_images("digits", ids, root=None)
+    return [images[row] for row in range(len(ids))]
+
+
+def wanted_of(trained: Trained) -> pd.DataFrame:
+    """What the workflow says of the test images."""
+    table = pd.read_parquet(trained.folder / "seed1/predictions.parquet")
+    return table[table["split"] == "test"]
+
+
+def test_a_training_gives_new_images_what_the_workflow_gave_them(trained: Trained) -> None:
+    wanted, found = wanted_of(trained), trained.found
+    assert len(found.clusters) == len(wanted) == 359
+    assert found.clusters.tolist() == wanted["cluster"].tolist()
+    assert wanted["cluster"].nunique() > 5
+    np.testing.assert_allclose(found.confidence, wanted["confidence"], atol=1e-4)
+    store = open_store(trained.folder / "seed1/features.zarr/zarr.json", kind="features")
+    features = store.read("features", split="test")
+    np.testing.assert_allclose(found.features, features, rtol=1e-4, atol=1e-4)
+
+
+def test_a_training_has_neighbors_and_outliers(trained: Trained) -> None:
+    found = trained.found
+    assert found.neighbors.shape == (359, 10)
+    assert (np.diff(found.distances, axis=1) > -1e-6).all()
+    assert 0.8 < np.median(found.outliers.score) < 1.3  # as training images
+    assert found.outliers.is_outlier.mean() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_a_graph_of_a_training_is_equal_to_it(trained: Trained, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"model{SUFFIXES[kind]}"
+    export_model(read_bundle(trained.path), path, kind=kind)
+    images = torch.stack([prepare_image(image, VIEW) for image in trained.pixels])
+    if kind == "onnx":
+        runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        clusters, confidence, _ = session.run(None, {"images": images.numpy()})
+    else:
+        with torch.no_grad():
+            outputs = torch.export.load(path).module()(images)
+        clusters, confidence, _ = (each.numpy() for each in outputs)
+    wanted = wanted_of(trained)
+    assert clusters.tolist() == wanted["cluster"].tolist()
+    np.testing.assert_allclose(confidence, wanted["confidence"], atol=1e-4)
+
+
+def test_a_training_describes_itself(trained: Trained) -> None:
+    said = read_bundle(trained.path).description
+    metrics = json.loads((trained.folder / "metrics.json").read_text())
+    assert said.seed == metrics["shown"]["seed"] == 1
+    assert said.head is not None
+    assert (said.trained is None) == (trained.folder.name != "trained")
+    assert set(said.quality) == {"silhouette", "neighbor_agreement"}
+    card = (trained.folder / "model.md").read_text()
+    assert f"a trained head ({said.head['head'].replace('_', '-')}) clusters it" in card
+
+
+def test_a_training_of_other_images_is_refused(project: Project, tmp_path: Path) -> None:
+    write_index(tmp_path / "a.parquet", {"train": ["0", "1"]}, name="digits", root=None)
+    folder = project.folder / "results/frozen/seed1"
+    with pytest.raises(ValueError, match="must be of the train images of the index"):
+        pack_small(
+            project,
+            images=tmp_path / "a.parquet",
+            models=[folder / "model.safetensors"],
+            features=[folder / "features.zarr/zarr.json"],
+            predictions=[folder / "predictions.parquet"],
+        )

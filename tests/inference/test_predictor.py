@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import unic
-from tests.inference.bundles import CPU, N_NEW, make_bundle
+from tests.inference.bundles import (
+    CPU,
+    N_NEW,
+    N_TRAINING,
+    make_bundle,
+    make_trained_bundle,
+    mine_distances,
+    read_pixels,
+)
 from unic.images.views import crop_square
 from unic.inference.bundle import Bundle
-from unic.inference.predictor import Prediction, Predictor, score_outliers
+from unic.inference.predictor import Prediction, Predictor
+from unic.quality.outliers import measure_reference
 
 KINDS: dict[str, Callable[[Path, NDArray[np.uint8]], Any]] = {
     "a folder": lambda photos, _: photos,
@@ -59,7 +69,7 @@ def test_batches_change_nothing_but_rounding(
 
 def test_has_the_shapes_that_it_says(wanted: Prediction, predictor: Predictor) -> None:
     assert wanted.images == [str(row) for row in range(N_NEW)]
-    assert wanted.clusters.shape == wanted.outlier.shape == (N_NEW,)
+    assert wanted.clusters.shape == wanted.outliers.score.shape == (N_NEW,)
     assert wanted.neighbors.shape == wanted.distances.shape == (N_NEW, 10)
     assert wanted.features.shape == (N_NEW, predictor.bundle.backbone.n_dims)
     ids = predictor.bundle.training_ids
@@ -111,7 +121,7 @@ def test_a_table_has_a_row_an_image(predictor: Predictor, photos: Path) -> None:
     table = found.to_frame()
     assert table.columns.tolist() == [
         *("path", "cluster", "name", "confidence", "second", "second_confidence"),
-        *("distance", "outlier", "neighbors"),
+        *("distance", "outlier_score", "p_value", "is_outlier", "neighbors"),
     ]
     assert table["path"].tolist()[-1] == str(photos / "more/5.png")
     assert table["neighbors"][0].split(";") == found.neighbor_ids[0]
@@ -133,6 +143,7 @@ def test_unreadable_images_are_named_or_left_out(
     assert "UnidentifiedImageError" in why
     nothing = predictor.predict(photos / "1.png", bad_images="skip")
     assert len(nothing.to_frame()) == len(nothing.features) == 0
+    assert nothing.outliers.is_outlier.dtype == np.bool_
 
 
 def test_squares_are_taken_where_training_had_them(pixels: NDArray[np.uint8]) -> None:
@@ -155,13 +166,40 @@ def test_wrong_inputs_are_refused(
         unic.load(tmp_path, device="tpu")
 
 
-def test_outliers_are_ranked_among_the_training_images() -> None:
-    generator = np.random.default_rng(0)
-    typical = generator.random((200, 10), dtype=np.float32)
-    new = generator.random((50, 10), dtype=np.float32)
-    wanted = (typical.mean(1)[None] < new.mean(1)[:, None]).mean(1)
-    np.testing.assert_allclose(score_outliers(new, typical), wanted, atol=1e-6)
-    assert score_outliers(typical[:0], typical).shape == (0,)
+@pytest.mark.parametrize("make", [make_bundle, make_trained_bundle])
+def test_training_images_have_the_outlier_scores_of_new_ones(make: Callable[[], Bundle]) -> None:
+    bundle = make()
+    found = Predictor(bundle, device=CPU).predict(read_pixels("train", N_TRAINING)).outliers
+    # To these ten nearest training images each belongs itself, at distance 0.
+    points = bundle.learned.take_apart()["training_points"].numpy()
+    between = mine_distances(points)[:, :10]
+    typical = bundle.description.outliers.typical
+    np.testing.assert_allclose(found.score, between.mean(1) / typical, atol=1e-3)
+    assert 0.5 < np.median(found.score) < 1.0
+    assert found.p_value.max() <= 0.25
+
+
+def test_strangers_are_farther_than_others(predictor: Predictor, pixels: NDArray[np.uint8]) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(5, 8, 8, 3), dtype=np.uint8)
+    found = predictor.predict([*pixels, *noise])
+    scores = found.outliers.score
+    assert scores[-5:].min() > np.quantile(scores[:-5], 0.8)
+    expected = found.outliers.p_value * N_TRAINING  # training images that are as far
+    assert found.outliers.is_outlier.tolist() == (expected < 1).tolist()
+    assert found.to_frame()["is_outlier"].tolist() == found.outliers.is_outlier.tolist()
+
+
+def test_few_training_images_have_fewer_neighbors(pixels: NDArray[np.uint8]) -> None:
+    bundle = make_trained_bundle()
+    few = bundle.learned._replace(points=bundle.learned.points[:6])  # type: ignore[attr-defined]
+    said = replace(
+        bundle.description, outliers=measure_reference(mine_distances(few.points)[:, :6])
+    )
+    small = bundle._replace(learned=few, description=said, training_ids=bundle.training_ids[:6])
+    found = Predictor(small, device=CPU).predict(pixels)
+    assert found.neighbors.shape == (N_NEW, 6)
+    nearest = found.distances[:, :5].mean(1) / said.outliers.typical
+    np.testing.assert_allclose(found.outliers.score, nearest, rtol=1e-5)
 
 
 def test_is_loaded_without_torch_until_asked(results: Path, pixels: NDArray[np.uint8]) -> None:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from PIL import Image
 
-from tests.photos.folders import write_digits, write_labels
+import unic
+from tests.photos.folders import write_blind_backbone, write_digits, write_labels
 from unic.cli import main
 from unic.storage.files import read_json
 
@@ -116,6 +118,38 @@ def test_a_few_labels_name_their_clusters_and_are_kept(
     assert re.search(r"by the true labels, unlabeled: all \d", found.stdout)
 
 
+def test_more_effort_estimates_k_first_and_has_a_model_too(place: Place) -> None:
+    some = place.folder / "some"
+    write_digits(some, 60)
+    found = place._replace(photos=some).run("--effort", "standard")
+    assert found.returncode == 0, found.stderr
+    results = place.folder / "results" / "some"
+    metrics = read_json(results / "metrics.json")
+    assert metrics["method"] == "finetuning"
+    assert metrics["n_clusters"] == read_json(results / "n_clusters.json")["n_clusters"]
+    assert f"{metrics['n_clusters']} clusters by estimate" in found.stdout
+    assert f"unic predict {Path('results', 'some')} NEW" in found.stdout
+    predicted = unic.load(results, device="cpu").predict(some)
+    table = pd.read_csv(results / "predictions.csv").set_index("path")
+    rows = table.loc[[Path(path).name for path in predicted.images]]
+    assert predicted.clusters.tolist() == rows["cluster"].tolist()
+    assert abs(predicted.confidence - rows["confidence"].to_numpy()).max() < 1e-3
+
+
+def test_an_image_of_which_the_backbone_says_nothing_stops_nothing(place: Place) -> None:
+    photos = place.folder / "blind"
+    write_digits(photos, 80)
+    Image.new("RGB", (32, 32)).save(photos / "black.png")
+    backbone = str(write_blind_backbone(place.folder / "backbone"))
+    found = place._replace(photos=photos).run("--backbone", backbone, "-k", "10")
+    assert found.returncode == 0, found.stderr
+    told = "the backbone says nothing of 1 images (first black.png), their features are all 0"
+    assert told in found.stdout
+    results = place.folder / "results" / "blind"
+    assert read_json(results / "quality.json")["featureless"] == ["black.png"]
+    assert "says nothing" in (results / "quality.html").read_text()
+
+
 def test_a_killed_run_goes_on_by_the_same_command(place: Place) -> None:
     command = [sys.executable, "-m", "unic.cli", "cluster", str(place.photos), *BACKBONE]
     with subprocess.Popen(
@@ -140,6 +174,49 @@ def test_a_killed_run_goes_on_by_the_same_command(place: Place) -> None:
     again = place.run("-k", "10", "-o", "results/stopped")
     assert again.returncode == 0, again.stderr
     assert features.stat().st_mtime_ns == written
+
+
+KILLED = """
+import os, signal, sys
+from unic.cli import main
+
+def die(event, arguments):
+    if event == EVENT and NAME in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "left"),
+    [
+        ("open", ".unic.lock", 0),
+        ("open", ".experiment.json.tmp-", 1),
+        ("os.rename", ".experiment.json.tmp-", 2),
+    ],
+)
+def test_a_run_that_was_killed_before_its_first_file_can_be_repeated(
+    event: str, name: str, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_digits(tmp_path / "photos", 12)
+    code = KILLED.replace("EVENT", repr(event)).replace("NAME", repr(name))
+    asked = ["cluster", "photos", "-k", "3", *BACKBONE]
+    killed = subprocess.run(
+        [sys.executable, "-c", code, *asked],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    results = tmp_path / "results" / "photos"
+    assert len(list(results.iterdir())) == left
+    assert not (results / "experiment.json").exists()
+    assert main([*asked, "--plan"]) == 0
+    (results / "mine.txt").touch()
+    assert main([*asked, "--plan"]) == 2  # something else
 
 
 # Refusals

@@ -49,7 +49,7 @@ def test_an_estimate_is_told_with_what_else_it_might_be(folder: Path) -> None:
     first = describe_outcome(folder).splitlines()[0]
     assert first == "12 clusters by estimate, between 9 and 20; next best 17"
     write_json(folder / "n_clusters.json", estimate | {"best": 1})
-    assert "may well be of one kind" in describe_outcome(folder).splitlines()[0]
+    assert "The images may well be of one kind" in describe_outcome(folder).splitlines()[0]
     write_json(folder / "n_clusters.json", estimate | {"n_clusters": 5})
     assert describe_outcome(folder).startswith("4 images")
 

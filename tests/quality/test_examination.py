@@ -1,18 +1,21 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from unic.neighbors.metric import to_euclidean
 from unic.neighbors.mining import mine_neighbors
 from unic.quality.examination import Examination, examine
 
 
-def examined(labels: np.ndarray | None = None) -> Examination:
-    """Three blobs of 40 images, of which image 7 is a copy of image 1."""
+def examined(labels: np.ndarray | None = None, *, nothing_of: int | None = None) -> Examination:
+    """Three blobs of 40 images, of which image 7 is a copy of image 1; one may have no features."""
     generator = np.random.default_rng(0)
     truth = np.arange(120) % 3
     points = (6 * np.eye(3, 16)[truth] + generator.normal(size=(120, 16))).astype(np.float32)
     points[7] = points[1]
     points = to_euclidean(points, "cosine")
+    if nothing_of is not None:
+        points[nothing_of] = 0.0
     mined = mine_neighbors(points, n_neighbors=11, far_rank=None)
     table = pd.DataFrame(
         {
@@ -64,6 +67,17 @@ def test_wrong_labels_are_suspects_with_the_class_of_their_neighbors() -> None:
     assert sorted(table["path"]) == ["10.png", "20.png"]
     assert table.set_index("path")["suggested"].to_dict() == {"10.png": "bee", "20.png": "cat"}
     assert (table["label"] == "ant").all()
+
+
+def test_images_without_features_are_named_and_all_else_is_said() -> None:
+    found = examined(nothing_of=30)
+    assert found.quality["featureless"] == ["30.png"]
+    assert found.tables["featureless"]["row"].tolist() == [30]
+    assert found.quality["overall"]["silhouette"] == pytest.approx(
+        examined().quality["overall"]["silhouette"], abs=0.02
+    )
+    assert found.tables["outliers"]["path"][0] == "30.png"
+    assert examined().quality["featureless"] == []
 
 
 def test_no_label_is_no_suspect() -> None:

@@ -264,6 +264,18 @@ def test_adjusted_agreement_has_mean_zero_over_all_ways_to_deal_the_images() -> 
     assert found == pytest.approx(0.0, abs=0.005)
 
 
+def test_features_of_zeros_are_left_out_of_the_silhouette() -> None:
+    features, clusters = draw_images(), draw_clusters(3)
+    features[[4, 17]] = 0.0
+    clusters[[4, 17]] = 0, 3
+    rest = np.delete(np.arange(60), [4, 17])
+    expected = references.silhouettes(clusters[rest], features[rest])
+    found = measure_silhouette(clusters, features, n_clusters=4)
+    assert found.overall == pytest.approx(np.mean(expected))
+    assert np.isnan(found.by_cluster[3])
+    assert score(clusters, features, 4).overall["silhouette"] == found.overall
+
+
 def test_copies_of_one_image_apart_have_a_silhouette_of_zero() -> None:
     features, clusters = np.ones((8, 3), dtype=np.float32), np.arange(8) % 2
     found = measure_silhouette(clusters, features, n_clusters=2)
@@ -384,9 +396,9 @@ def replace(name: str, function: Callable[[NDArray[np.generic]], NDArray[np.gene
         (spoil("confidence", 3, 1.5), r"confidence must be in \[0, 1\], got 0.5 to 1.5"),
         (spoil("confidence", 3, np.nan), r"confidence must be in \[0, 1\], got nan"),
         (replace("confidence", lambda a: a[1:]), r"shape \(n=60,\), got \(59,\)"),
-        (spoil("features", (3, 1), np.nan), "finite .* got 1 rows that are not, .* is row 3"),
-        (spoil("features", (5, 1), np.inf), "finite .* got 1 rows that are not, .* is row 5"),
-        (spoil("features", 7, 0.0), "not all 0, got 1 rows that are not, the first is row 7"),
+        (spoil("features", (3, 1), np.nan), "finite, got 1 rows that are not, .* is row 3"),
+        (spoil("features", (5, 1), np.inf), "finite, got 1 rows that are not, .* is row 5"),
+        (spoil("features", slice(None), 0.0), "must not be 0 in all of the 60 rows, they are"),
         (replace("features", lambda a: a[1:]), r"shape \(n=60, d\), got float32 .* \(59, 5\)"),
         (
             spoil("neighbors", (3, 2), 60),

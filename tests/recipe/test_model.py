@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.recipe.clustering import fit
-from unic.recipe.model import Model, measure_distances, read_model, save_model
+from unic.recipe.model import Model, find_neighbors, measure_distances, read_model, save_model
 from unic.storage.tensor_files import save_tensors
 
 
@@ -61,6 +61,20 @@ def test_distances_equal_a_plain_loop() -> None:
     for row in range(20):
         for rank, other in enumerate(near[row]):
             assert found[row, rank] == pytest.approx(1 - points[row] @ points[other], abs=1e-6)
+
+
+@pytest.mark.parametrize("n_others", [4, 30])
+def test_neighbors_are_found_as_by_a_full_sort(n_others: int) -> None:
+    points = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    others = np.random.default_rng(1).normal(size=(n_others, 5)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    near, distances = find_neighbors(points, others)
+    between = 1 - points @ others.T
+    assert (near == np.argsort(between, axis=1)[:, : min(10, n_others)]).all()
+    np.testing.assert_allclose(
+        distances, np.take_along_axis(between, near, axis=1), rtol=0, atol=1e-6
+    )
 
 
 def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class TestPage:
         assert not re.search(r"https?:|//[a-z]", report.html.split("base64")[0])
         references = re.findall(r"(?:src|href)=\"([^\"]*)|url\(\"([^\"]*)", report.html)
         for reference in (a or b for a, b in references):
-            assert reference.startswith(("data:", "#"))
+            assert reference.startswith(("data:", "#")) or reference == "quality.html"
         assert "http://" not in report.html
         assert "https://" not in report.html
         assert "<script" not in report.html
@@ -136,6 +136,10 @@ class TestPage:
         }
         embedded = re.findall(r"<img src=\"data:image/png;base64,([^\"]+)\"", report.html)
         assert sorted(map(b64decode, embedded)) == sorted(report.figures.values())
+
+    def test_says_how_the_page_of_quality_is_made(self, report):
+        assert '<a href="quality.html">' in report.html
+        assert "snakemake results/tiny/quality.html" in text_of(report.html)
 
     def test_is_the_same_on_a_second_build(self, report):
         assert build_report(**make_arguments()) == report
@@ -217,6 +221,17 @@ class TestOtherExperiments:
         assert "85.7%" in text
         assert "pure" not in text
         assert "true classes" not in text
+
+    def test_an_estimated_number_of_clusters_is_drawn_and_said(self):
+        curve = {"n_clusters": [2, 3, 5], "score": [0.1, 0.4, 0.2]}
+        curve |= {name: [0.1, None, 0.3] for name in ("agreement", "silhouette", "modularity")}
+        estimate = {"n_clusters": 3, "best": 3, "low": 2, "high": 5, "candidates": [3, 5]}
+        estimate["curve"] = curve | {"labels": [None] * 3}
+        report = build_report(**make_arguments(estimate=estimate))
+        assert "n_clusters.png" in report.figures
+        told = "3 clusters by estimate, between 2 and 5; next best 5."
+        assert told in text_of(report.html)
+        assert "by estimate" not in text_of(build_report(**make_arguments()).html)
 
     def test_labels_without_class_names(self):
         text = text_of(build_report(**make_arguments(class_names=None)).html)

@@ -21,7 +21,7 @@ QUALITY = {
 }
 
 
-def build(suspects: int = 1) -> str:
+def build(suspects: int = 1, featureless: int = 0, *, name: str = "cat") -> str:
     tables = {
         "duplicates": pd.DataFrame(
             {"group": [0, 0], "path": ["a.png", "b.png"], "row": [0, 1], "is_exact": [True, True]}
@@ -43,9 +43,16 @@ def build(suspects: int = 1) -> str:
                 "score": [0.9],
             }
         ).head(suspects),
+        "featureless": pd.DataFrame({"path": ["c.png"], "row": [2]}).head(featureless),
     }
     images = [np.full((20, 30, 3), 40 * row, dtype=np.uint8) for row in range(3)]
-    return build_quality_page(QUALITY, tables, images.__getitem__, experiment="mine", names=["cat"])
+    return build_quality_page(
+        QUALITY,
+        tables,
+        images.__getitem__,
+        experiment="mine",
+        names=[name, ""],
+    )
 
 
 def test_the_page_stands_alone_and_shows_each_image() -> None:
@@ -60,6 +67,18 @@ def test_the_page_stands_alone_and_shows_each_image() -> None:
 def test_the_weakest_cluster_comes_first_and_empty_ones_last() -> None:
     rows = re.findall(r'<tr><td class="text">([^<]*)</td><td>(\d+)</td>', build())
     assert rows == [("1", "3"), ("0 cat", "7"), ("2", "0")]
+
+
+def test_images_without_features_are_shown() -> None:
+    assert "says nothing" not in build()
+    page = build(featureless=1)
+    assert "1 images have features that are all 0" in page
+    assert len(re.findall(r'<img src="data:image/jpeg;base64,', page)) == 5
+
+
+def test_clusters_have_their_names_where_there_are_some() -> None:
+    assert '<td class="text">0 cat</td>' in build()
+    assert '<td class="text">0</td>' in build(name="")
 
 
 def test_scores_that_were_not_measured_are_left_out() -> None:

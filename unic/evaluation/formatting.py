@@ -1,6 +1,8 @@
 """Scores, shares and methods as text, alike in reports, tables and on the command line."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 MISSING = "\N{EN DASH}"
 METHOD_NAMES = {
@@ -43,6 +45,25 @@ METRIC_NAMES = {
 def is_missing(value: float | None) -> bool:
     """Whether a score is none: JSON has null or NaN for it."""
     return value is None or math.isnan(value)
+
+
+def format_estimate(estimate: Mapping[str, Any]) -> str:
+    """How sure an estimate of the number of clusters is, in words.
+
+    Args:
+        estimate: ``n_clusters.json``, see :meth:`unic.quality.n_clusters.Estimate.record`.
+
+    Example:
+        >>> found = {"n_clusters": 12, "best": 12, "low": 9, "high": 20, "candidates": [12, 17]}
+        >>> format_estimate(found)
+        '12 clusters by estimate, between 9 and 20; next best 17'
+    """
+    found = estimate["n_clusters"]
+    others = ", ".join(str(each) for each in estimate["candidates"] if each != found)
+    told = f"{found} clusters by estimate, between {estimate['low']} and {estimate['high']}"
+    if estimate["best"] < 2:
+        told = f"The images may well be of one kind; {told}"
+    return told + (f"; next best {others}" if others else "")
 
 
 def format_percent(fraction: float) -> str:

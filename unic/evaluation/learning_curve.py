@@ -81,7 +81,7 @@ def follow_snapshots(
                 {
                     "epoch": int(path.stem.removeprefix("epoch_")),
                     "split": split,
-                    "acc": cluster_accuracy(labels[split], found.clusters),
+                    "acc": cluster_accuracy(labels[split], found.choose()[0]),
                     "kmeans_acc": cluster_accuracy(
                         labels[split], assign_clusters(found.features, fit.centers)
                     ),

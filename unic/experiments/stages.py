@@ -22,7 +22,7 @@ class Artifact(NamedTuple):
 
 
 # Input of a rule to what a stage makes, or to given paths.
-Files = dict[str, Artifact | str | list[str]]
+Files = dict[str, Artifact | str | list[str] | list[Artifact]]
 
 AUTO = "auto"  # of a setting: decided where the number of images is known
 
@@ -168,6 +168,11 @@ def reads_all_tokens(settings: Settings) -> bool:
 def is_consensus(settings: Settings) -> bool:
     """Whether images are clustered by the recipe without settings, and nothing is trained."""
     return bool(settings["method"] == "consensus")
+
+
+def has_named_clusters(settings: Settings) -> bool:
+    """Whether the first clusters are those of labeled classes: a random head knows no labels."""
+    return is_consensus(settings) or bool(settings["finetuning"]["start"] == "consensus")
 
 
 def has_cached_views(settings: Settings) -> bool:
@@ -319,15 +324,15 @@ def predictions(settings: Settings) -> list[Artifact]:
     return _of_seeds(settings, "predict", "predictions.parquet")
 
 
-def consensus_models(settings: Settings) -> list[Artifact]:
-    """What the recipe has learned, of every seed, of which one is packed.
-
-    Raises:
-        ValueError: If the method is not consensus, whose models alone place new images.
-    """
-    if not is_consensus(settings):
-        raise ValueError("model.safetensors must be of an experiment of method consensus")
-    return _of_seeds(settings, "fit_consensus", "consensus.safetensors")
+def learned_files(settings: Settings) -> Files:
+    """What was learned with every seed, of which one is packed; by a training also of what."""
+    if is_consensus(settings):
+        return {"models": _of_seeds(settings, "fit_consensus", "consensus.safetensors")}
+    return {
+        "models": _of_seeds(settings, "finetune", "model.safetensors"),
+        "features": _of_seeds(settings, "predict", "features.zarr/zarr.json"),
+        "predictions": predictions(settings),
+    }
 
 
 def all_predictions(settings: Settings) -> list[Artifact]:

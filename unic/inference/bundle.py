@@ -5,20 +5,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from unic.images.images import Images
 from unic.images.views import View
+from unic.inference.consensus import Consensus
+from unic.inference.finetuned import Finetuned
 from unic.models.backbones import Backbone, load_backbone
+from unic.models.trained import ModelDescription, make_backbone, make_heads
 from unic.models.weights import load_weights
-from unic.recipe.model import Model, put_together, take_apart
+from unic.quality.outliers import OutlierReference
+from unic.recipe.model import Predictions, put_together
 from unic.storage.digests import image_digest
 from unic.storage.files import first_line
 from unic.storage.tensor_files import read_tensors, save_tensors
 
-FORMAT = "unic bundle 1"  # raised where one of before cannot be read
+FORMAT = "unic bundle 2"  # raised where one of before cannot be read
 NAME = "model.safetensors"  # in the folder of an experiment
 _IDS = "training_ids"
 
@@ -38,9 +45,13 @@ class Description:
         view: How images are prepared.
         decoded: Side of the square that is taken of images before; None where they are whole.
         n_clusters: K.
-        names: Of the first clusters, which are those of labeled classes; empty without labels.
+        head: What of a :class:`unic.models.trained.ModelDescription` says which head was trained;
+            None where the recipe clustered.
+        trained: What of the backbone was trained with it: ``last_block``, ``all`` or None.
+        names: Of the first clusters, which are those of labeled classes; empty where none are.
         seed: Which of the experiment's runs it is.
         quality: What was found of the clusters without true labels.
+        outliers: How far the training images are from each other, by which new ones are judged.
         digests: Of the training images' ids and of the backbone's weights.
     """
 
@@ -53,14 +64,17 @@ class Description:
     view: View
     decoded: int | None
     n_clusters: int
+    head: Mapping[str, Any] | None
+    trained: str | None
     names: tuple[str, ...]
     seed: int
     quality: Mapping[str, float | bool]
+    outliers: OutlierReference
     digests: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, from which :meth:`parse` makes it again."""
-        return asdict(self) | {"names": list(self.names)}
+        return asdict(self) | {"names": list(self.names), "outliers": self.outliers._asdict()}
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Self:
@@ -72,25 +86,76 @@ class Description:
         view = View(**content["view"])
         view = View(view.image_size, view.crop_pct, tuple(view.mean), tuple(view.std))
         known = {field.name: content[field.name] for field in fields(cls)}
-        return cls(**known | {"view": view, "names": tuple(content["names"])})
+        outliers = OutlierReference(**content["outliers"])
+        parsed = {"view": view, "names": tuple(content["names"]), "outliers": outliers}
+        return cls(**known | parsed)
 
     def name_of(self, cluster: int) -> str:
         """The class of labeled images that a cluster is; empty where it is none."""
         return self.names[cluster] if cluster < len(self.names) else ""
 
 
+class Learned(Protocol):
+    """What an experiment has learned of its ``n`` training images, by whatever method."""
+
+    @property
+    def n_clusters(self) -> int:
+        """K."""
+
+    @property
+    def known_labels(self) -> NDArray[np.int64]:
+        """Of the training images, ``(n,)``, -1 = unknown."""
+
+    @property
+    def clusters(self) -> NDArray[np.int64]:
+        """Of the training images, ``(n,)``."""
+
+    def look(
+        self,
+        backbone: Backbone,
+        images: Images,
+        view: View,
+        *,
+        batch_size: int,
+        device: torch.device,
+        n_workers: int,
+    ) -> tuple[NDArray[np.float32], Predictions]:
+        """Features ``(m, d)`` of new images, their clusters, and the training images near them.
+
+        Args:
+            backbone: On any device; moved to ``device``.
+            images: The images.
+            view: How they are prepared.
+            batch_size: Images a batch.
+            device: Where the backbone runs.
+            n_workers: Threads that decode.
+
+        Raises:
+            ValueError: If an image cannot be decoded, or a feature is not finite (names the image).
+        """
+
+    def graph(self, backbone: Backbone) -> nn.Module:
+        """From tokens of the last block and features ``(b, d)`` to probabilities ``(b, c)``.
+
+        The same function as :meth:`look`, in parts that exporters know.
+        """
+
+    def take_apart(self) -> dict[str, Tensor]:
+        """The tensors that it is made of, by name."""
+
+
 class Bundle(NamedTuple):
-    """Backbone, model, and the training images that new ones are neighbors of."""
+    """The backbone, what was learned on its features, and of which images."""
 
     description: Description
     backbone: Backbone
-    model: Model
+    learned: Learned
     training_ids: Sequence[str]
 
 
 def write_bundle(path: str | Path, bundle: Bundle) -> None:
     """Write a bundle, whole or not at all; equal ones are equal byte by byte."""
-    tensors = {f"recipe.{name}": tensor for name, tensor in take_apart(bundle.model).items()}
+    tensors = {f"learned.{name}": part for name, part in bundle.learned.take_apart().items()}
     state = bundle.backbone.model.state_dict()
     tensors |= {f"backbone.{name}": tensor for name, tensor in state.items()}
     ids = json.dumps(list(bundle.training_ids), ensure_ascii=False).encode()
@@ -116,12 +181,9 @@ def read_bundle(path: str | Path) -> Bundle:
         found = about.get("format") if isinstance(about, dict) else None
         raise ValueError(f"{path} must be a model in the format {FORMAT!r}, got {found!r}")
     description = Description.parse(about["description"])
-    return Bundle(
-        description,
-        _rebuild_backbone(path, description, _part(tensors, "backbone.")),
-        put_together(_part(tensors, "recipe.")),
-        json.loads(tensors[_IDS].numpy().tobytes()),
-    )
+    backbone = _rebuild_backbone(path, description, _part(tensors, "backbone."))
+    learned = _rebuild_learned(path, description, backbone, _part(tensors, "learned."))
+    return Bundle(description, backbone, learned, json.loads(tensors[_IDS].numpy().tobytes()))
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -136,8 +198,7 @@ def find_bundle(path: str | Path) -> Path:
         return file
     if (path / "metrics.json").is_file():
         raise FileNotFoundError(
-            f"{path} must hold {NAME}, which an experiment of method consensus has; run: "
-            f"snakemake --cores 8 {file}"
+            f"{path} must hold {NAME}, which is made on demand; run: snakemake --cores 8 {file}"
         )
     raise FileNotFoundError(
         f"the model must be a file, or the folder of a finished experiment such as results/photos "
@@ -161,12 +222,7 @@ def digest_parts(backbone: Backbone, training_ids: Sequence[str]) -> dict[str, s
 
 def _rebuild_backbone(path: Path, said: Description, state: Mapping[str, Tensor]) -> Backbone:
     try:
-        backbone = load_backbone(
-            said.backbone,
-            weights="random",
-            options=said.options,
-            image_size=said.view.image_size,
-        )
+        backbone = _make_backbone(said)
     except Exception as error:  # timm raises all sorts on what it does not know
         raise ValueError(
             f"{path} must be of a backbone that the installed timm has, cannot make "
@@ -174,6 +230,33 @@ def _rebuild_backbone(path: Path, said: Description, state: Mapping[str, Tensor]
         ) from None
     load_weights(backbone.model, state, origin=str(path))
     return backbone
+
+
+def _make_backbone(said: Description) -> Backbone:
+    if said.head is not None:
+        return make_backbone(_describe_model(said, said.head), weights="random")
+    return load_backbone(
+        said.backbone, weights="random", options=said.options, image_size=said.view.image_size
+    )
+
+
+def _rebuild_learned(
+    path: Path, said: Description, backbone: Backbone, tensors: Mapping[str, Tensor]
+) -> Learned:
+    if said.head is None:
+        return Consensus(put_together(tensors))
+    (head,) = make_heads(_describe_model(said, said.head), backbone, seed=0)
+    return Finetuned.put_together(tensors, head, origin=str(path))
+
+
+def _describe_model(said: Description, head: Mapping[str, Any]) -> ModelDescription:
+    return ModelDescription(
+        name=said.backbone,
+        options=said.options,
+        image_size=said.view.image_size,
+        n_clusters=said.n_clusters,
+        **head,
+    )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

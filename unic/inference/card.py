@@ -5,9 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from unic.inference.bundle import Bundle
+from unic.inference.bundle import Bundle, Description
 
 MAX_LISTED = 50  # clusters in the table of sizes
+_TRAINED = {None: "", "last_block": ", with a last block trained here", "all": ", trained here"}
+_QUALITY = {
+    "silhouette": "silhouette by centroids: {:.3f} (-1 to 1, higher is better)",
+    "disagreement": "disagreement of neighbors: {:.3f} (0 or more, lower is better)",
+    "neighbor_agreement": "neighbors in the same cluster: {:.3f} (0 to 1, higher is better)",
+}
 
 
 def describe(bundle: Bundle, metrics: Mapping[str, Any], *, data: str) -> str:
@@ -33,21 +39,32 @@ def describe(bundle: Bundle, metrics: Mapping[str, Any], *, data: str) -> str:
 
 
 def _say_what(bundle: Bundle) -> list[str]:
-    n_heads = len(bundle.model.orders)
+    said = bundle.description
     return [
-        f"A model of UNIC {bundle.description.version} that puts an image into one of "
-        f"{bundle.description.n_clusters} clusters. A frozen backbone embeds the image, {n_heads} "
-        f"linear heads cluster it, and their mean is averaged with what they say of its nearest "
-        f"training images. Clusters were found {_by_what(bundle)}."
+        f"A model of UNIC {said.version} that puts an image into one of {said.n_clusters} "
+        f"clusters. {_say_how(said)} Clusters were found {_by_what(bundle)}."
     ]
 
 
+def _say_how(said: Description) -> str:
+    if said.head is None:
+        return (
+            "A frozen backbone embeds the image, linear heads cluster it, and their mean is "
+            "averaged with what they say of its nearest training images."
+        )
+    kind = said.head["head"].replace("_", "-")
+    backbone = {None: "A frozen backbone", "all": "A trained backbone"}.get(
+        said.trained, "A backbone whose last block was trained"
+    )
+    return f"{backbone} embeds the image, and a trained head ({kind}) clusters it."
+
+
 def _by_what(bundle: Bundle) -> str:
-    labels = bundle.model.known_labels
+    labels = bundle.learned.known_labels
     n_labeled = int((labels >= 0).sum())
     if not n_labeled:
         return "without labels"
-    n_classes = len(bundle.description.names)
+    n_classes = len(np.unique(labels[labels >= 0]))
     return f"with labels of {n_labeled:,} images, of {n_classes} classes"
 
 
@@ -65,7 +82,7 @@ def _say_backbone(bundle: Bundle) -> list[str]:
     options = ", ".join(f"{key}={value}" for key, value in said.options.items()) or "none"
     return [
         f"- network: {said.backbone} of timm, options {options}",
-        f"- weights: {said.weights}, {said.digests['weights']}",
+        f"- weights: {said.weights}{_TRAINED[said.trained]}, {said.digests['weights']}",
         f"- license of the weights: {said.license or 'not known here; ask where they are from'}",
         f"- images: shorter side resized to {round(view.image_size / view.crop_pct)} px (bicubic), "
         f"central {view.image_size} px, mean {_list(view.mean)}, std {_list(view.std)}",
@@ -74,16 +91,16 @@ def _say_backbone(bundle: Bundle) -> list[str]:
 
 def _say_quality(bundle: Bundle, metrics: Mapping[str, Any]) -> list[str]:
     said, shown = bundle.description, metrics["shown"]
-    quality = said.quality
     lines = [
         f"Seeds {_list(metrics['seeds'])}; this is seed {said.seed}, {shown['why']}.",
         "",
         "Without true labels:",
         "",
-        f"- silhouette by centroids: {quality['silhouette']:.3f} (-1 to 1, higher is better)",
-        f"- disagreement of neighbors: {quality['disagreement']:.3f} (0 or more, lower is better)",
-        f"- sizes of clusters: {'equal ones were preferred' if quality['is_balanced'] else 'free'}",
+        *(f"- {told.format(said.quality[k])}" for k, told in _QUALITY.items() if k in said.quality),
     ]
+    if "is_balanced" in said.quality:
+        sizes = "equal ones were preferred" if said.quality["is_balanced"] else "free"
+        lines.append(f"- sizes of clusters: {sizes}")
     scores = list(_list_scores(metrics))
     if scores:
         n_seeds = len(metrics["seeds"])
@@ -94,7 +111,7 @@ def _say_quality(bundle: Bundle, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _say_seen(bundle: Bundle) -> str:
-    n_labeled = int((bundle.model.known_labels >= 0).sum())
+    n_labeled = int((bundle.learned.known_labels >= 0).sum())
     return f"of which it has seen {n_labeled:,}" if n_labeled else "of which it has seen none"
 
 
@@ -106,8 +123,7 @@ def _list_scores(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _say_sizes(bundle: Bundle) -> list[str]:
-    clusters = bundle.model.predict_training().probs.argmax(1).numpy()
-    sizes = np.bincount(clusters, minlength=bundle.description.n_clusters)
+    sizes = np.bincount(bundle.learned.clusters, minlength=bundle.description.n_clusters)
     order = np.argsort(-sizes, kind="stable")
     lines = ["| cluster | class of labeled images | images |", "|---|---|---|"]
     for cluster in order[:MAX_LISTED].tolist():
@@ -141,8 +157,8 @@ def _say_use(experiment: str) -> list[str]:
 
 def _say_limits(bundle: Bundle) -> list[str]:
     return [
-        "- Every image gets a cluster, also one unlike all training images: look at `outlier`, the "
-        "share of the training images that lie nearer to their neighbors.",
+        "- Every image gets a cluster, also one unlike all training images: look at `is_outlier` "
+        "and `outlier_score`, its distance to them (1 is typical of the training images).",
         "- Clusters are what the backbone tells apart; they need not be what people would name. "
         "Numbers of clusters have no meaning, and change with the seed.",
         "- Confidence is the model's own and not calibrated by labels.",

@@ -9,12 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unic.inference.bundle import Bundle
-from unic.recipe.model import N_NEIGHBORS
 from unic.storage.files import first_line, whole_file, write_json
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -23,11 +21,10 @@ OUTPUTS = ("cluster", "confidence", "probabilities")
 KEY = "unic"  # of the metadata
 OPSET = 20
 _MAX_BYTES = 2**31 - 2**24  # of an ONNX file, with some room for the graph itself
-_TINY = float(np.finfo(np.float32).tiny)
 
 
 class Graph(nn.Module):
-    """From prepared images to clusters: backbone, whitening, heads, and the nearest images.
+    """From prepared images to clusters: backbone, and what was learned on its features.
 
     It computes what :meth:`unic.inference.predictor.Predictor.predict` does from where images are
     resized and cropped.
@@ -38,35 +35,14 @@ class Graph(nn.Module):
 
     mean: Tensor
     std: Tensor
-    center: Tensor
-    directions: Tensor
-    whitening: Tensor
-    weights: Tensor
-    biases: Tensor
-    orders: Tensor
-    points: Tensor
-    probs: Tensor
 
     def __init__(self, bundle: Bundle):
         super().__init__()
-        view, model = bundle.description.view, bundle.model
+        view = bundle.description.view
+        self.register_buffer("mean", torch.tensor(view.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(view.std).view(1, 3, 1, 1))
         self.backbone = bundle.backbone.model
-        self.n_heads = len(model.orders)
-        held = {
-            "mean": torch.tensor(view.mean).view(1, 3, 1, 1),
-            "std": torch.tensor(view.std).view(1, 3, 1, 1),
-            "center": torch.from_numpy(model.directions.mean),  # (d,)
-            "directions": torch.from_numpy(model.directions.vectors),  # (d, r)
-            "whitening": torch.from_numpy(model.whitening),  # (r,) or (r, r)
-            "weights": model.heads.weights.flatten(0, 1).T.contiguous(),  # (r, h * c)
-            "biases": model.heads.biases.flatten(),  # (h * c,)
-            "orders": torch.from_numpy(model.orders),  # (h, c)
-            "points": torch.from_numpy(model.points).T.contiguous(),  # (r, m)
-            "probs": model.probs,  # (m, c)
-        }
-        for name, tensor in held.items():
-            self.register_buffer(name, tensor)
-        self.n_nearest = min(N_NEIGHBORS, len(model.points))
+        self.clustering = bundle.learned.graph(bundle.backbone)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Clusters ``(b,)``, confidences ``(b,)`` and probabilities ``(b, c)`` of images.
@@ -77,16 +53,7 @@ class Graph(nn.Module):
         pixels = images if images.is_floating_point() else images.float() / 255
         tokens = self.backbone.forward_features((pixels - self.mean) / self.std)  # type: ignore[operator]
         features = self.backbone.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
-        coordinates = (_to_unit(features) - self.center) @ self.directions  # (b, r)
-        is_map = self.whitening.ndim == 2
-        spread = coordinates @ self.whitening if is_map else coordinates * self.whitening
-        points = _to_unit(spread)  # (b, r)
-        logits = points @ self.weights + self.biases  # (b, h * c)
-        heads = logits.unflatten(1, (self.n_heads, -1)).softmax(2)  # (b, h, c)
-        index = self.orders.expand(heads.shape[0], -1, -1)  # (b, h, c), len would fix b
-        own = heads.gather(2, index).mean(1)  # (b, c)
-        nearest = (points @ self.points).topk(self.n_nearest, dim=1).indices  # (b, k)
-        probs = 0.5 * own + 0.5 * self.probs[nearest].mean(1)  # (b, c)
+        probs = self.clustering(tokens, features)  # (b, c)
         best = probs.max(dim=1)
         return best.indices, best.values.clamp(0.0, 1.0), probs
 
@@ -189,12 +156,6 @@ def _square(size: int) -> str:
     )
 
 
-def _to_unit(rows: Tensor) -> Tensor:
-    """Rows of unit length, zeros as they are; squares stay within the range of float32."""
-    scaled = rows / rows.abs().amax(1, keepdim=True).clamp(min=_TINY)
-    return scaled / scaled.square().sum(1, keepdim=True).sqrt().clamp(min=_TINY)
-
-
 def _trace(graph: Graph, side: int, input_dtype: str) -> torch.export.ExportedProgram:
     example = torch.zeros(2, 3, side, side, dtype=getattr(torch, input_dtype))
     try:
@@ -238,8 +199,8 @@ def _check_size(graph: Graph, kind: str) -> None:
     n_bytes = sum(t.numel() * t.element_size() for t in graph.state_dict().values())
     if kind == "onnx" and n_bytes > _MAX_BYTES:
         raise ValueError(
-            f"a model must be below 2 GB for one file of ONNX, this one has {n_bytes / 1e9:.1f} GB "
-            "with its training images; export it to torch"
+            f"a model must be below 2 GB for one file of ONNX, this one has {n_bytes / 1e9:.1f} "
+            "GB; export it to torch"
         )
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from unic.features.extraction import extract_features
 from unic.inference.bundle import Bundle, read_bundle
 from unic.inference.given import Given, GivenImages, open_given
+from unic.quality.outliers import OutlierReference, Outliers, score_outliers
+from unic.recipe.model import Predictions
 from unic.runtime.devices import choose_device
 
 BATCH_SIZE = 32
@@ -33,15 +34,15 @@ class Prediction(NamedTuple):
     neighbors: NDArray[np.int64]  # (n, k), rows of training images, nearest first
     neighbor_ids: list[list[str]]  # (n, k), their ids
     distances: NDArray[np.float32]  # (n, k), one less the cosine, in [0, 2]
-    outlier: NDArray[np.float32]  # (n,), in [0, 1], see `score_outliers`
+    outliers: Outliers  # (n,) each: score, p_value, is_outlier
     skipped: Mapping[str, str]  # images that could not be read, and why; in no array
 
     def to_frame(self) -> pd.DataFrame:
         """A row an image.
 
         Columns ``path``, ``cluster``, ``name``, ``confidence``, ``second``, ``second_confidence``,
-        ``distance`` (mean over the neighbors), ``outlier``, and ``neighbors``: their ids, joined
-        by ``;``.
+        ``distance`` (mean over the neighbors), ``outlier_score``, ``p_value``, ``is_outlier`` (see
+        :class:`unic.quality.outliers.Outliers`), and ``neighbors``: their ids, joined by ``;``.
         """
         return pd.DataFrame(
             {
@@ -52,7 +53,9 @@ class Prediction(NamedTuple):
                 "second": self.second,
                 "second_confidence": self.second_confidence,
                 "distance": self.distances.mean(axis=1),
-                "outlier": self.outlier,
+                "outlier_score": self.outliers.score,
+                "p_value": self.outliers.p_value,
+                "is_outlier": self.outliers.is_outlier,
                 "neighbors": [";".join(ids) for ids in self.neighbor_ids],
             }
         )
@@ -68,7 +71,6 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, *, device: torch.device):
         self.bundle, self.device = bundle, device
-        self._typical = bundle.model.predict_training().distances  # (m, k)
 
     @property
     def n_clusters(self) -> int:
@@ -108,34 +110,36 @@ class Predictor:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         said = self.bundle.description
         given = open_given(images, decoded=said.decoded, is_lenient=bad_images == "skip")
-        features = extract_features(
-            given,
+        features, predicted = self.bundle.learned.look(
             self.bundle.backbone,
+            given,
             said.view,
             batch_size=batch_size,
             device=self.device,
             n_workers=n_workers or min(os.cpu_count() or 1, _MAX_WORKERS),
         )
-        return self._place(given, features)
+        return self._tell(given, features, predicted)
 
-    def _place(self, given: GivenImages, features: NDArray[np.float32]) -> Prediction:
-        is_read = np.array([row not in given.faults for row in range(len(given))])
-        kept = features[is_read]  # (n, d)
-        predicted = self.bundle.model.predict(kept)
-        clusters, confidences = predicted.rank()  # (n, 2)
-        ids = self.bundle.training_ids
+    def _tell(
+        self, given: GivenImages, features: NDArray[np.float32], predicted: Predictions
+    ) -> Prediction:
+        """What was found of those images that could be read."""
+        rows = np.array([row for row in range(len(given)) if row not in given.faults], dtype=int)
+        clusters, confidences = (each[rows] for each in predicted.rank())  # (n, 2)
+        near, distances = predicted.neighbors[rows], predicted.distances[rows]  # (n, k)
+        said, ids = self.bundle.description, self.bundle.training_ids
         return Prediction(
-            images=[given.ids[row] for row in np.flatnonzero(is_read).tolist()],
+            images=[given.ids[row] for row in rows.tolist()],
             clusters=clusters[:, 0],
-            names=[self.bundle.description.name_of(cluster) for cluster in clusters[:, 0].tolist()],
+            names=[said.name_of(cluster) for cluster in clusters[:, 0].tolist()],
             confidence=confidences[:, 0],
             second=clusters[:, 1],
             second_confidence=confidences[:, 1],
-            features=kept,
-            neighbors=predicted.neighbors,
-            neighbor_ids=[[ids[row] for row in near] for near in predicted.neighbors.tolist()],
-            distances=predicted.distances,
-            outlier=score_outliers(predicted.distances, self._typical),
+            features=features[rows],
+            neighbors=near,
+            neighbor_ids=[[ids[each] for each in of_image] for of_image in near.tolist()],
+            distances=distances,
+            outliers=_judge(distances, said.outliers),
             skipped={given.ids[row]: why for row, why in sorted(given.faults.items())},
         )
 
@@ -155,24 +159,9 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
     return Predictor(read_bundle(path), device=chosen)
 
 
-def score_outliers(
-    distances: NDArray[np.float32], typical: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """How far out images lie: the share of the training images that are nearer to their neighbors.
-
-    Args:
-        distances: To the nearest training images, ``(n, k)``.
-        typical: Of the training images to their own neighbors, ``(m, k)``.
-
-    Returns:
-        Shape ``(n,)``, float32: the rank of the mean distance among those of the training images,
-        over m; 0 where all of these are as far or farther, 1 where all are nearer.
-
-    Example:
-        >>> typical = np.array([[0.1], [0.2], [0.3], [0.4]], dtype=np.float32)
-        >>> score_outliers(np.array([[0.05], [0.25], [0.9]], dtype=np.float32), typical).tolist()
-        [0.0, 0.5, 1.0]
-    """
-    own = np.sort(typical.mean(axis=1))  # (m,)
-    ranks = np.searchsorted(own, distances.mean(axis=1))  # (n,)
-    return (ranks / len(own)).astype(np.float32)
+def _judge(distances: NDArray[np.float32], reference: OutlierReference) -> Outliers:
+    """Score images by their distances ``(n, k)``, of which few training images have one less."""
+    if not len(distances):
+        return Outliers(np.empty(0), np.empty(0), np.empty(0, dtype=np.bool_))
+    ascending = np.sort(distances, axis=1)  # but for rounding they are
+    return score_outliers(ascending[:, : reference.n_neighbors], reference)

@@ -148,7 +148,20 @@ class Backbone(nn.Module):
         if output.class_token is not None:
             raise ValueError("the backbone must be made with all_tokens to give its tokens")
         normalized = self._normalize(self._run_block(output.tokens))
-        return self._pool(normalized), self._as_sequence(normalized)
+        return self._pool(normalized), self.as_sequence(normalized)
+
+    def as_sequence(self, tokens: Tensor) -> Tensor:
+        """Tokens or a feature map as ``(b, t, e)``, a token for the whole image first.
+
+        Args:
+            tokens: Of the last block, after the final norm.
+        """
+        if tokens.ndim == 4:
+            is_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # Swin
+            tokens = tokens.flatten(1, 2) if is_last else tokens.flatten(2).transpose(1, 2)
+        elif getattr(self.model, "cls_token", None) is not None:
+            return tokens
+        return torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of normalized images: ``(b, 3, s, s)`` to ``(b, d)``."""
@@ -208,15 +221,6 @@ class Backbone(nn.Module):
 
     def _pool(self, tokens: Tensor) -> Tensor:
         return self.model.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
-
-    def _as_sequence(self, tokens: Tensor) -> Tensor:
-        """Tokens or a feature map as ``(b, t, e)``, a token for the whole image first."""
-        if tokens.ndim == 4:
-            is_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # Swin
-            tokens = tokens.flatten(1, 2) if is_last else tokens.flatten(2).transpose(1, 2)
-        elif getattr(self.model, "cls_token", None) is not None:
-            return tokens
-        return torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)
 
     @torch.no_grad()
     def _prove_class_token(self, probe: Tensor) -> ClassTokenBlock | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unic.evaluation.metrics import match_clusters
-from unic.photos.command import PACKED, TARGETS, Run, tell_end
+from unic.photos.command import TARGETS, Run, RunError, tell_end
 from unic.photos.outcome import describe_outcome
 from unic.photos.plan import count_cores, estimate_seconds, format_seconds, measure_without_images
 from unic.photos.request import QUICK, STANDARD, THOROUGH, Request, format_yaml
@@ -63,14 +63,14 @@ def again(options: argparse.Namespace) -> int:
     if options.plan:
         print(f"\n{format_yaml(continued)}")
         return 0
-    with alone(output):
-        hand_on(folder, output)
-        if known is not None:
-            marks.write_labels(known)
-        targets = [*TARGETS, PACKED] if request.effort == QUICK else TARGETS
-        status = Run(request.cores, options.profile, expected).reach(output, continued, targets)
-    if status:
-        return tell_end(status)
+    try:
+        with alone(output):
+            hand_on(folder, output)
+            if known is not None:
+                marks.write_labels(known)
+            Run(request.cores, options.profile, expected).reach(output, continued, TARGETS)
+    except RunError as error:
+        return tell_end(error.status)
     print(describe_outcome(output))
     print(f"  before      {folder}: {_count_moved(folder, output):,} images have moved since")
     return 0

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unic.models.pretrained import find_pretrained
+from unic.models.pretrained import Pretrained, find_pretrained
 from unic.neighbors.automatic import AUTO
 from unic.photos.outcome import COPY, LINK, describe_outcome, sort_images
 from unic.photos.plan import Plan, count_cores, make_plan, measure_speed
@@ -28,8 +28,8 @@ from unic.runtime.failures import GOES_ON, INTERRUPTED
 from unic.steering.continuation import ENTRY
 from unic.storage.n_clusters import read_n_clusters
 
-TARGETS = ("metrics.json", "predictions.csv", "quality.json")
-PACKED = "model.safetensors"  # of the recipe, for new images
+TARGETS = ("metrics.json", "predictions.csv", "quality.json", "model.safetensors")
+N_CLUSTERS = "n_clusters.json"  # the estimate of K
 
 
 def cluster(options: argparse.Namespace) -> int:
@@ -59,27 +59,33 @@ def cluster(options: argparse.Namespace) -> int:
     if options.plan:
         print(f"\n{format_yaml(entry)}")
         return 0
-    targets = [*TARGETS, PACKED] if request.effort == QUICK else TARGETS
-    with alone(request.output):
-        print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
-        run = Run(request.cores, options.profile, plan.total)
-        status = 0
-        if request.n_clusters == AUTO and request.effort != QUICK:
-            quick = make_entry(replace(request, effort=QUICK), backbone, n_images=n_images)
-            status = run.reach(request.output, quick, ["n_clusters.json"])
-            if not status:
-                found_k = read_n_clusters(AUTO, request.output / "n_clusters.json")
-                request = replace(request, n_clusters=found_k)
-        entry = make_entry(request, backbone, n_images=n_images)
-        status = status or run.reach(request.output, entry, targets)
-    if status:
-        return tell_end(status)
+    run = Run(request.cores, options.profile, plan.total)
+    try:
+        with alone(request.output):
+            print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
+            request = _settle_n_clusters(request, run, backbone, n_images)
+            entry = make_entry(request, backbone, n_images=n_images)
+            run.reach(request.output, entry, TARGETS)
+    except RunError as error:
+        return tell_end(error.status)
     print(describe_outcome(request.output))
     for how, target in ((COPY, options.copy_to), (LINK, options.link_to)):
         if target is not None:
             n_images = sort_images(request.output, request.photos, target, how=how)
             print(f"  {how:<10}  {n_images:,} images in {target}")
     return 0
+
+
+class RunError(Exception):
+    """A run that has not reached what it was to make.
+
+    Args:
+        status: Of Snakemake, or 130 after Ctrl-C.
+    """
+
+    def __init__(self, status: int):
+        super().__init__(f"the workflow ended with status {status}")
+        self.status = status
 
 
 class Run(NamedTuple):
@@ -89,10 +95,14 @@ class Run(NamedTuple):
     profile: str | None
     expected: float  # seconds
 
-    def reach(self, output: Path, entry: Mapping[str, Any], targets: Sequence[str]) -> int:
-        """Write the configuration and run until some files of ``results/NAME`` are there."""
+    def reach(self, output: Path, entry: Mapping[str, Any], targets: Sequence[str]) -> None:
+        """Write the configuration and run until some files of ``results/NAME`` are there.
+
+        Raises:
+            RunError: If they are not.
+        """
         path = write_entry(output, entry).absolute()
-        return run_workflow(
+        status = run_workflow(
             [f"results/{output.name}/{target}" for target in targets],
             base=path.parents[2],
             entry=path,
@@ -100,6 +110,8 @@ class Run(NamedTuple):
             profile=self.profile,
             expected=self.expected,
         )
+        if status:
+            raise RunError(status)
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -126,6 +138,15 @@ def make_request(options: argparse.Namespace) -> Request:
         device=options.device,
         cores=options.cores or count_cores(),
     )
+
+
+def _settle_n_clusters(request: Request, run: Run, backbone: Pretrained, n_images: int) -> Request:
+    """The request with a number for K where a training needs it, which knows no ``auto``."""
+    if request.n_clusters != AUTO or request.effort == QUICK:
+        return request
+    quick = make_entry(replace(request, effort=QUICK), backbone, n_images=n_images)
+    run.reach(request.output, quick, [N_CLUSTERS])
+    return replace(request, n_clusters=read_n_clusters(AUTO, request.output / N_CLUSTERS))
 
 
 def _name_of(photos: Path) -> str:

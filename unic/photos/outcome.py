@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from unic.evaluation.formatting import format_percent
+from unic.evaluation.formatting import format_estimate, format_percent
 from unic.images.readers.annotations import first_of
 from unic.photos.room import check_room
 from unic.storage.files import read_csv, read_json
@@ -92,20 +92,16 @@ def _describe_estimate(path: Path, n_clusters: int) -> list[str]:
     if not path.is_file():
         return []
     estimate = read_json(path)
-    if estimate["n_clusters"] != n_clusters:  # of an earlier run
-        return []
-    others = ", ".join(str(each) for each in estimate["candidates"] if each != n_clusters)
-    told = f"{n_clusters} clusters by estimate, between {estimate['low']} and {estimate['high']}"
-    if estimate["best"] < 2:
-        told = f"the images may well be of one kind; {told}"
-    return [told + (f"; next best {others}" if others else "")]
+    is_current = estimate["n_clusters"] == n_clusters  # and not of an earlier run
+    return [format_estimate(estimate)] if is_current else []
 
 
 def _describe_quality(folder: Path) -> list[str]:
-    """What can be said without labels, in two lines."""
+    """What can be said without labels, in two lines, or three."""
     if not (folder / "quality.json").is_file():
         return []
-    overall = read_json(folder / "quality.json")["overall"]
+    quality = read_json(folder / "quality.json")
+    overall, featureless = quality["overall"], quality["featureless"]
     agreement, silhouette = overall["neighbor_agreement"], overall["silhouette"]
     duplicates = read_csv(folder / "duplicates.csv", columns=("group",))
     outliers = read_csv(folder / "outliers.csv", columns=("is_outlier",))
@@ -115,11 +111,15 @@ def _describe_quality(folder: Path) -> list[str]:
     told = f"{n_groups} groups of near-duplicates, {n_outliers} outliers"
     if suspects:
         told += f", {len(suspects)} labels that the neighbors contradict"
-    return [
+    lines = [
         f"without labels: {format_percent(agreement)} of neighbors are in the same cluster, "
         f"silhouette {silhouette:.2f}",
         told,
     ]
+    if featureless:
+        nothing = f"the backbone says nothing of {len(featureless)} images"
+        lines.append(f"{nothing}{first_of(featureless)}, their features are all 0")
+    return lines
 
 
 def _describe_scores(metrics: dict[str, object]) -> list[str]:

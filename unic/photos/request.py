@@ -24,6 +24,7 @@ N_VIEWS = 4
 _STEPS = {STANDARD: 1000, THOROUGH: 2000}
 _MAX_EPOCHS = {STANDARD: 20, THOROUGH: 40}
 FOLDERS = "folders"  # of truth: class folders
+LOCK = ".unic.lock"  # held by a run, beside the entry
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,9 @@ def _scalar(value: Any) -> str:
 
 
 def _check_output(request: Request) -> None:
-    """Refuse results that are of other images."""
+    """Refuse results that are of other images, or of something else."""
     path = request.output / ENTRY
-    if request.output.is_dir() and not path.is_file() and any(request.output.iterdir()):
+    if not path.is_file() and request.output.is_dir() and _holds_something(request.output):
         raise ValueError(
             f"--output must be new or of an earlier run of this command, {request.output} holds "
             "something else; choose another"
@@ -255,6 +256,13 @@ def _check_output(request: Request) -> None:
             f"{request.output} has the results of {root}, not of {request.photos.absolute()}; "
             "choose another --output"
         )
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether there is more than a run leaves that was killed before its first file."""
+    begun = f".{ENTRY}.tmp-"  # see `temporary_sibling`
+    names = (path.name for path in folder.iterdir())
+    return any(name != LOCK and not name.startswith(begun) for name in names)
 
 
 def _count_others(photos: Path, ids: Mapping[str, list[str]]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from unic.photos.plan import format_seconds
 from unic.photos.project import find_snakefile
+from unic.photos.request import LOCK
 from unic.runtime.failures import INTERRUPTED
 from unic.runtime.jobs import MARK
 
@@ -30,7 +31,7 @@ def alone(folder: Path) -> Iterator[None]:
         ValueError: If another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".unic.lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

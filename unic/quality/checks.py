@@ -25,11 +25,12 @@ def count_images(clusters: NDArray[np.int64], n_clusters: int) -> NDArray[np.int
     return np.bincount(clusters, minlength=n_clusters)
 
 
-def check_rows(features: NDArray[np.float32], n_images: int) -> None:
-    """Refuse features that are not finite rows of ``n_images`` images, none of length 0.
+def find_directed(features: NDArray[np.float32], n_images: int) -> NDArray[np.bool_]:
+    """Which features of ``n_images`` images have a direction, ``(n,)``: those that are not all 0.
 
     Raises:
-        ValueError: If shape or values are others; names the first row that is wrong.
+        ValueError: If they are not finite floats of shape ``(n, d)`` (names the first row that is
+            wrong), or none has a direction.
     """
     if features.ndim != 2 or len(features) != n_images or features.dtype.kind != "f":
         raise ValueError(
@@ -37,12 +38,15 @@ def check_rows(features: NDArray[np.float32], n_images: int) -> None:
             f"got {features.dtype} of shape {features.shape}"
         )
     largest = np.abs(features).max(axis=1, initial=0.0)  # (n,), nan or inf where a value is
-    wrong = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+    wrong = np.flatnonzero(~np.isfinite(largest))
     if wrong.size:
         raise ValueError(
-            f"features must be finite and not all 0, got {wrong.size} rows that are not, "
+            f"features must be finite, got {wrong.size} rows that are not, "
             f"the first is row {wrong[0]}"
         )
+    if not largest.any():
+        raise ValueError(f"features must not be 0 in all of the {n_images} rows, they are")
+    return largest > 0
 
 
 def check_confidence(confidence: NDArray[np.float32], n_images: int) -> None:

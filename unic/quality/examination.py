@@ -17,7 +17,7 @@ class Examination(NamedTuple):
     """Scores, and tables of images that somebody should look at."""
 
     quality: dict[str, Any]  # JSON, see `examine`
-    tables: dict[str, pd.DataFrame]  # duplicates, outliers, suspects
+    tables: dict[str, pd.DataFrame]  # duplicates, outliers, suspects, featureless
 
 
 def examine(
@@ -46,11 +46,13 @@ def examine(
 
     Returns:
         Scores by name (``overall``; ``by_cluster``, null where a cluster is empty; ``sizes``),
-        what each means (``scores``), and the ``seed``. Tables with ``path`` and ``row`` of images:
-        ``duplicates`` by ``group`` with ``is_exact``, whether the image has an exact copy;
+        what each means (``scores``), the ``seed``, and the paths of images whose features are all
+        0 (``featureless``), which the silhouette leaves out. Tables with ``path`` and ``row`` of
+        images: ``duplicates`` by ``group`` with ``is_exact``, whether the image has an exact copy;
         ``outliers`` with ``score``, ``p_value`` and ``is_outlier``, farthest first; ``suspects``
-        with ``label``, ``suggested`` and ``score``, worst first.
+        with ``label``, ``suggested`` and ``score``, worst first; ``featureless``.
     """
+    featureless = np.flatnonzero(~features.any(axis=1))
     table = runs[shown]
     clusters = table["cluster"].to_numpy(np.int64)
     others = [run["cluster"].to_numpy(np.int64) for seed, run in runs.items() if seed != shown]
@@ -67,6 +69,7 @@ def examine(
     return Examination(
         {
             "seed": shown,
+            "featureless": paths[featureless].tolist(),
             "overall": dict(quality.overall),
             "by_cluster": {name: _plain(values) for name, values in quality.by_cluster.items()},
             "sizes": sizes.tolist(),
@@ -79,6 +82,7 @@ def examine(
             "duplicates": _list_duplicates(paths, indices, distances),
             "outliers": _list_outliers(paths, distances),
             "suspects": _list_suspects(paths, indices, distances, labels, class_names),
+            "featureless": pd.DataFrame({"path": paths[featureless], "row": featureless}),
         },
     )
 

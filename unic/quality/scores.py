@@ -13,8 +13,8 @@ from unic.quality.agreements import compare_runs, find_run_agreement
 from unic.quality.checks import (
     beyond_chance,
     check_confidence,
-    check_rows,
     count_images,
+    find_directed,
 )
 
 _SAME = 1e-9  # points of unit length that are no farther apart differ by rounding
@@ -117,7 +117,7 @@ def score_clusters(
     Args:
         clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
         confidence: Shape ``(n,)``, in [0, 1].
-        features: Shape ``(n, d)``, finite, of any length but 0.
+        features: Shape ``(n, d)``, finite, not all 0; see :func:`measure_silhouette`.
         neighbors: Shape ``(n, k)``, nearest first, column 0 the image itself.
         n_clusters: K.
         other_runs: Clusters ``(n,)`` of the same images by other seeds, each below K.
@@ -250,19 +250,22 @@ def measure_silhouette(
     ``(b - a) / max(a, b)`` with the distance ``a`` of an image to the mean of its own cluster and
     ``b`` to the nearest mean of another (the simplified silhouette; Hruschka et al., 2006). In
     [-1, 1], higher is better; -1 where all images are in one cluster. An image that is a cluster
-    by itself has 0, as in Rousseeuw (1987): it would have 1 for no merit. Not adjusted: more
-    clusters have means that are nearer to the images and to each other.
+    by itself has 0, as in Rousseeuw (1987): it would have 1 for no merit. Features of length 0
+    have no direction, and are left out. Not adjusted: more clusters have means that are nearer to
+    the images and to each other.
 
     Args:
         clusters: Shape ``(n,)``, in ``[0, n_clusters)``.
-        features: Shape ``(n, d)``, finite, of any length but 0.
+        features: Shape ``(n, d)``, finite, of any length, not all of length 0.
         n_clusters: K.
 
     Raises:
         ValueError: If clusters or features are not as described.
     """
     sizes = count_images(clusters, n_clusters)  # (c,)
-    check_rows(features, len(clusters))
+    directed = find_directed(features, len(clusters))  # (n,)
+    if not directed.all():
+        return measure_silhouette(clusters[directed], features[directed], n_clusters=n_clusters)
     is_used = sizes > 0
     if is_used.sum() == 1:
         return ClusterScore(-1.0, np.where(is_used, -1.0, np.nan))

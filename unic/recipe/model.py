@@ -69,12 +69,8 @@ class Model(NamedTuple):
         """
         points = self.place(features)  # (n, r)
         probs = average(self.heads.predict(points), self.orders)  # (n, c)
-        n_nearest = min(N_NEIGHBORS, len(self.points))
-        found = find_nearest(torch.from_numpy(points), torch.from_numpy(self.points), n_nearest)
-        near = torch.cat([torch.empty(0, n_nearest, dtype=torch.int64), *found]).numpy()  # (n, k)
-        return Predictions(
-            smooth(probs, self.probs, near), near, measure_distances(points, self.points, near)
-        )
+        near, distances = find_neighbors(points, self.points)  # (n, k) each
+        return Predictions(smooth(probs, self.probs, near), near, distances)
 
     def predict_training(self) -> Predictions:
         """Cluster the training images, labeled ones for sure by their label."""
@@ -95,6 +91,24 @@ class Model(NamedTuple):
             split: self.predict_training() if split == "train" else self.predict(rows)
             for split, rows in features.items()
         }
+
+
+def find_neighbors(
+    points: NDArray[np.float32], others: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The 10 nearest of some other points, fewer where there are fewer.
+
+    Args:
+        points: Shape ``(n, r)``, of unit length.
+        others: Shape ``(m, r)``, of unit length.
+
+    Returns:
+        Rows of the others, ``(n, k)``, nearest first, and one less the cosine to them, ``(n, k)``.
+    """
+    n_nearest = min(N_NEIGHBORS, len(others))
+    found = find_nearest(torch.from_numpy(points), torch.from_numpy(others), n_nearest)
+    near = torch.cat([torch.empty(0, n_nearest, dtype=torch.int64), *found]).numpy()  # (n, k)
+    return near, measure_distances(points, others, near)
 
 
 def measure_distances(

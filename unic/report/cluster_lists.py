@@ -19,7 +19,10 @@ MAX_CELL = 112  # pixels
 
 
 def list_predictions(
-    predictions: pd.DataFrame, *, names: Sequence[str], known_labels: NDArray[np.int64]
+    predictions: pd.DataFrame,
+    *,
+    names: Sequence[str],
+    known_labels: NDArray[np.int64],
 ) -> pd.DataFrame:
     """A row an image, as people read it.
 

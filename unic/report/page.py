@@ -16,6 +16,7 @@ from unic.evaluation.formatting import (
     METHOD_NAMES,
     METRIC_NAMES,
     MISSING,
+    format_estimate,
     format_percent,
     format_value,
     is_missing,
@@ -30,6 +31,7 @@ from unic.report.figures import (
     plot_confusion,
     plot_losses,
     plot_metrics,
+    plot_n_clusters,
     plot_union_sizes,
 )
 from unic.storage.files import whole_file, whole_folder
@@ -102,6 +104,7 @@ def build_report(
     class_names: Sequence[str] | None,
     seed: int,
     split: str,
+    estimate: Mapping[str, Any] | None = None,
 ) -> Report:
     """Build the report of a finished experiment.
 
@@ -117,6 +120,7 @@ def build_report(
         class_names: A name per class, or None for numbers.
         seed: The seed that made ``predictions``.
         split: The split of ``predictions``, such as ``"test"``, ``"unlabeled"`` or ``"train"``.
+        estimate: Of the number of clusters, ``n_clusters.json``; None where it was given.
 
     Raises:
         ValueError: If ``labels`` do not fit ``predictions``, or a cluster is out of range.
@@ -134,6 +138,7 @@ def build_report(
         labels=labels,
         class_names=class_names,
         split=split,
+        estimate=estimate,
     )
     shown = [cluster for cluster in clusters if cluster.size]
     confusions = []
@@ -147,6 +152,7 @@ def build_report(
         seed=seed,
         split=split,
         summary=_summarize(metrics),
+        estimated=None if estimate is None else format_estimate(estimate),
         comparison=compare_with_kmeans(metrics, split=split),
         facts=_list_facts(metrics, clusters, union_size, max_union_size, split=split),
         warnings=_list_warnings(metrics, clusters, seed=seed, split=split),
@@ -291,12 +297,15 @@ def _draw_figures(
     labels: NDArray[np.int64] | None,
     class_names: Sequence[str] | None,
     split: str,
+    estimate: Mapping[str, Any] | None,
 ) -> dict[str, bytes]:
     n_clusters = int(metrics["n_clusters"])
     figures = {
         "union_sizes.png": plot_union_sizes(union_size, max_union_size),
         "cluster_sizes.png": plot_cluster_sizes(predictions, n_clusters=n_clusters),
     }
+    if estimate is not None:
+        figures["n_clusters.png"] = plot_n_clusters(estimate)
     if metrics["method"] == "finetuning":
         figures["losses.png"] = plot_losses(history)
     if _main_metric(metrics["methods"]["unic"].get(split, {})) is not None:

@@ -61,10 +61,10 @@ def build_quality_page(
 
     Args:
         quality: ``quality.json``, see :func:`unic.quality.examination.examine`.
-        tables: ``duplicates``, ``outliers`` and ``suspects``, see there.
+        tables: ``duplicates``, ``outliers``, ``suspects`` and ``featureless``, see there.
         read_image: Gives the RGB pixels, uint8 ``(h, w, 3)``, of a row of the training images.
         experiment: Its name.
-        names: Of the clusters of labeled classes.
+        names: Of the clusters, empty where one has none.
     """
     by_cluster = quality["by_cluster"]
     columns = [name for name in by_cluster if name != "size"]
@@ -73,7 +73,7 @@ def build_quality_page(
     )
     clusters = [
         _Cluster(
-            f"{number} {names[number]}" if number < len(names) else str(number),
+            f"{number} {names[number]}" if names[number:] and names[number] else str(number),
             quality["sizes"][number],
             [_format(by_cluster[name][number]) for name in columns],
         )
@@ -99,6 +99,7 @@ def build_quality_page(
             _show_duplicates(tables["duplicates"], read_image),
             _show_outliers(tables["outliers"], read_image),
             *_show_suspects(tables["suspects"], read_image),
+            *_show_featureless(tables["featureless"], read_image),
         ],
         cell=CELL,
     )
@@ -148,6 +149,22 @@ def _show_suspects(
                 [_picture(row, f"{row['label']}, rather {row['suggested']}?", read_image)]
                 for _, row in table.head(MAX_GROUPS).iterrows()
             ],
+        )
+    ]
+
+
+def _show_featureless(
+    table: pd.DataFrame, read_image: Callable[[int], NDArray[np.uint8]]
+) -> list[Section]:
+    if table.empty:
+        return []
+    return [
+        Section(
+            "Images of which the backbone says nothing",
+            f"{len(table):,} images have features that are all 0. By angle they are as far from "
+            "each other image as from the next, so their clusters mean nothing; the silhouette "
+            "leaves them out.",
+            [[_picture(row, "", read_image)] for _, row in table.head(MAX_GROUPS).iterrows()],
         )
     ]
 

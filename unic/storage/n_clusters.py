@@ -1,8 +1,18 @@
 """The number of clusters: as it is given, or as it was estimated."""
 
 from pathlib import Path
+from typing import Any
 
 from unic.storage.files import read_json
+
+
+def read_estimate(path: str | Path | None) -> dict[str, Any] | None:
+    """Read an estimate of K, see :meth:`unic.quality.n_clusters.Estimate.record`.
+
+    Args:
+        path: JSON file; None where K is given.
+    """
+    return None if path is None else read_json(str(path))
 
 
 def read_n_clusters(given: int | str, estimate: str | Path | None) -> int:

@@ -23,8 +23,12 @@ class Prediction(NamedTuple):
     """What a model says of ``n`` images."""
 
     features: NDArray[np.float32]  # (n, d)
-    clusters: NDArray[np.int64]  # (n,)
-    confidence: NDArray[np.float32]  # (n,), in (0, 1]
+    logits: Tensor  # (n, c), on the CPU
+
+    def choose(self) -> Clusters:
+        """The most probable cluster of each image and its probability, ``(n,)`` each (Eq. 5)."""
+        confidence, clusters = torch.softmax(self.logits, dim=1).max(dim=1)
+        return clusters.numpy(), confidence.numpy()
 
 
 def predict_splits(
@@ -60,7 +64,7 @@ def predict_splits(
             store = open_store(features, kind="features")
             check_images(store, ids[split], split=split)
             rows = store.read("features", split=split)
-            found[split] = Prediction(rows, *predict_clusters(model.head, rows, device=device))
+            found[split] = Prediction(rows, _apply(model.head, rows, device=device))
         else:
             found[split] = predict_images(
                 model,
@@ -72,10 +76,7 @@ def predict_splits(
             )
     return (
         {split: prediction.features for split, prediction in found.items()},
-        {
-            split: (prediction.clusters, prediction.confidence)
-            for split, prediction in found.items()
-        },
+        {split: prediction.choose() for split, prediction in found.items()},
     )
 
 
@@ -107,7 +108,7 @@ def predict_images(
         features = extract_features(
             images, backbone, view, batch_size=batch_size, device=device, n_workers=n_workers
         )
-        return Prediction(features, *predict_clusters(head, features, device=device))
+        return Prediction(features, _apply(head, features, device=device))
 
     def compute(pixels: Tensor) -> Tensor:
         features, tokens = backbone.features_and_tokens(backbone.prepare(pixels))
@@ -124,12 +125,12 @@ def predict_images(
     )
     check_finite(rows, images)
     features, logits = np.split(rows, [backbone.n_dims], axis=1)
-    return Prediction(np.ascontiguousarray(features), *_choose_clusters(torch.from_numpy(logits)))
+    return Prediction(np.ascontiguousarray(features), torch.from_numpy(logits))
 
 
 def predict_clusters(
     head: nn.Module, features: NDArray[np.float32], *, device: torch.device
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> Clusters:
     """The most probable cluster of each image and its probability (Eq. 5).
 
     Args:
@@ -140,12 +141,11 @@ def predict_clusters(
     Returns:
         Clusters ``(n,)`` int64 and probabilities ``(n,)`` float32 in (0, 1].
     """
+    return Prediction(features, _apply(head, features, device=device)).choose()
+
+
+def _apply(head: nn.Module, features: NDArray[np.float32], *, device: torch.device) -> Tensor:
+    """Logits ``(n, c)`` of features ``(n, d)``, on the CPU."""
     head = head.to(device)
     with torch.inference_mode():  # not around the move: the head may be trained afterwards
-        logits = head(torch.from_numpy(features).to(device))  # (n, c)
-    return _choose_clusters(logits)
-
-
-def _choose_clusters(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    confidence, clusters = torch.softmax(logits, dim=1).max(dim=1)
-    return clusters.cpu().numpy(), confidence.cpu().numpy()
+        return head(torch.from_numpy(features).to(device)).cpu()

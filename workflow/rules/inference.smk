@@ -1,9 +1,10 @@
 rule pack_model:
     input:
         unpack(decide(stages.weight_files)),
+        unpack(decide(stages.learned_files)),
         images=artifact("index_images", "images.parquet"),
+        known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
         metrics="results/{experiment}/metrics.json",
-        models=decide(stages.consensus_models),
     output:
         model="results/{experiment}/model.safetensors",
         card="results/{experiment}/model.md",
@@ -13,6 +14,7 @@ rule pack_model:
         "logs/{experiment}/pack_model.tsv"
     conda:
         "../../environment.yml"
+    threads: value("machine.threads")
     params:
         data=value("data.name"),
         view=decide(stages.view),
@@ -22,6 +24,8 @@ rule pack_model:
         weights_digest=weights_digest(value("backbone.weights")),
         network=decide(stages.network),
         options=value("backbone.options"),
+        trained=value("finetuning.trainable"),
+        is_named=decide(stages.has_named_clusters),
         code=script_digest("inference/pack_model.py"),
     message:
         "Packing what new images need of {wildcards.experiment}"

@@ -1,5 +1,6 @@
 """Say what can be said of clusters and images without true labels."""
 
+from unic.evaluation.metrics import name_clusters
 from unic.images.datasets import open_images
 from unic.images.index import read_source
 from unic.quality.examination import examine
@@ -17,12 +18,20 @@ with job(snakemake.log[0], threads=snakemake.threads):
     truth = open_store(snakemake.input.labels, kind="labels")
     check_same_images(features, neighbors, known, truth)
     labels, class_names = choose_labels(truth, known)
+    runs = read_runs(snakemake.input.predictions, seeds=snakemake.params.seeds)
+    shown = metrics["shown"]["seed"]
+    names = name_clusters(
+        runs[shown]["cluster"].to_numpy(),
+        known.read("known_labels"),
+        known.parameters("known_labels")["class_names"],
+        n_clusters=metrics["n_clusters"],
+    )
     found = examine(
         features.read("features"),
         neighbors.read("indices"),
         neighbors.read("distances"),
-        read_runs(snakemake.input.predictions, seeds=snakemake.params.seeds),
-        shown=metrics["shown"]["seed"],
+        runs,
+        shown=shown,
         n_clusters=metrics["n_clusters"],
         labels=labels,
         class_names=class_names,
@@ -34,7 +43,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         found.tables,
         images.__getitem__,
         experiment=snakemake.wildcards.experiment,
-        names=known.parameters("known_labels")["class_names"],
+        names=names,
     )
     write_csv(snakemake.output.duplicates, found.tables["duplicates"])
     write_csv(snakemake.output.outliers, found.tables["outliers"])

@@ -7,7 +7,7 @@ from unic.images.index import read_index, read_skipped
 from unic.report.page import build_report, write_report
 from unic.runtime.jobs import job
 from unic.storage.files import read_json, read_parquet, write_json
-from unic.storage.n_clusters import read_n_clusters
+from unic.storage.n_clusters import read_estimate, read_n_clusters
 from unic.storage.stores import open_store
 from unic.training.history import read_histories
 
@@ -44,6 +44,7 @@ with job(snakemake.log[0]):
         union_size=positives.read("union_size"),
         max_union_size=summary["neighbors"]["max_union_size"],
         read_image=images.__getitem__,
+        estimate=read_estimate(snakemake.input.get("n_clusters")),
         **shown._asdict(),
     )
     write_report(report, html=snakemake.output.report, figures=snakemake.output.figures)
