@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from unic.steering.marks import State
 from unic.steering.opening import open_marks
 from unic.storage.files import read_json
 
+HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "steer.md"
 BACKBONE = ("--backbone", "bundled:digits_test_resnet", "--device", "cpu")
 pytestmark = pytest.mark.workflow
 
@@ -77,7 +80,7 @@ def second(place: Place) -> str:
 
 
 def test_what_was_said_is_known(place: Place, second: str) -> None:
-    assert "14 labels of 4 classes, in 9 clusters" in second
+    assert "8 labels of 4 classes, in 9 clusters" in second
     assert "images have moved since" in second
     state = open_marks(place.results("photos")).state
     table = pd.read_csv(place.results("photos-2") / "predictions.csv").fillna("")
@@ -179,6 +182,29 @@ def test_a_run_of_a_configuration_is_told_what_to_add(
     assert "base: photos-2" in told
     assert 'known_labels: ["results/photos-2/labels.csv"]' in told
     assert "snakemake --cores 8 --configfile again.yaml" in told
+
+
+def test_what_the_howto_says_works(
+    tmp_path: Path,
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(place.results("photos"), tmp_path / "results" / "photos")
+    for path in (tmp_path / "results" / "photos").glob("marks.jsonl"):
+        path.unlink()
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", HOWTO.read_text("utf-8"), re.DOTALL):
+        exec(block, names)
+    state = open_marks(Path("results/photos")).state
+    assert state.names[5] == "cats"
+    assert state.names[3] == "dogs"
+    assert state.wrong == {7}
+    assert len(np.unique(state.clusters)) == 9
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 20
+    assert all(" like it" in line for line in told)
 
 
 def test_nothing_said_is_nothing_to_do(

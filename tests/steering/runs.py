@@ -22,6 +22,6 @@ def make_run(
     return Run(ids, numbers, n_clusters or int(numbers.max()) + 1, names or {}, given or {})
 
 
-def open_run(folder: Path, run: Run) -> Marks:
+def open_run(folder: Path, run: Run, *, n_examples: int = 3) -> Marks:
     """Marks of a run in which images of low rows are the most typical."""
-    return Marks(folder, run, np.arange(len(run.ids)))
+    return Marks(folder, run, np.arange(len(run.ids)), n_examples=n_examples)

@@ -56,6 +56,12 @@ def test_a_name_is_the_label_of_the_surest_images(marks: Marks) -> None:
     assert state.n_clusters == 3
 
 
+def test_one_image_is_enough(tmp_path: Path) -> None:
+    marks = Marks(tmp_path, make_run(), np.arange(10)[::-1])
+    assert marks.name_cluster(2, "dog").labels == {9: "dog"}
+    assert marks.merge_clusters([0, 2]).labels == {2: "dog", 9: "dog"}
+
+
 def test_a_name_is_the_label_of_images_that_were_shown(marks: Marks) -> None:
     assert marks.name_cluster(2, "dog", shown=[9, 0, 7]).labels == {7: "dog", 9: "dog"}
 

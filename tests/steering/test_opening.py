@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from unic.images.index import write_index
-from unic.steering.opening import make_run, open_marks, read_table
+from unic.steering.opening import make_run, open_marks, read_features, read_neighbors, read_table
 from unic.storage.files import write_json, write_parquet
+from unic.storage.stores import open_store, write_derived, write_features
 
 
 @pytest.fixture
@@ -24,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
         }
     )
     write_parquet(folder / "predictions.parquet", table)
-    metrics = {"n_clusters": 3, "stage_owners": {"index_images": "mine"}}
+    stages = ("index_images", "extract_features", "mine_neighbors")
+    metrics = {"n_clusters": 3, "stage_owners": dict.fromkeys(stages, "mine")}
     write_json(folder / "metrics.json", metrics)
     index = tmp_path / "results" / "mine" / "images.parquet"
     index.parent.mkdir()
@@ -43,7 +46,7 @@ def test_rows_are_training_images(folder: Path) -> None:
 def test_the_surest_images_stand_for_their_cluster(folder: Path) -> None:
     marks = open_marks(folder)
     marks.mark_wrong([3])
-    assert marks.name_cluster(1, "cat").labels == {0: "dog", 2: "cat", 4: "cat"}
+    assert marks.name_cluster(1, "cat").labels == {0: "dog", 4: "cat"}
     assert open_marks(folder).state.names == {0: "dog", 1: "cat"}
 
 
@@ -56,6 +59,32 @@ def test_a_run_is_all_that_its_table_says(folder: Path) -> None:
     run = make_run(read_table(folder), 3)
     assert run.ids == [f"i{row}.png" for row in range(5)]
     assert (run.names, run.given) == ({0: "dog"}, {"i0.png": "dog"})
+
+
+def test_features_and_neighbors_are_those_of_the_run_that_has_them(folder: Path) -> None:
+    ids = [f"i{row}.png" for row in range(5)]
+    features = np.arange(10, dtype=np.float32).reshape(5, 2)
+    store = folder.with_name("mine") / "features.zarr" / "zarr.json"
+    write_features(store, {"train": features}, {"train": ids}, backbone=None)
+    indices = np.array([[row, (row + 1) % 5] for row in range(5)])
+    write_derived(
+        folder.with_name("mine") / "neighbors.zarr" / "zarr.json",
+        kind="neighbors",
+        arrays={
+            "indices": indices,
+            "distances": np.ones((5, 2), dtype=np.float32),
+            "far_radius": np.ones(5, dtype=np.float32),
+        },
+        of=open_store(store, kind="features"),
+        parameters={},
+    )
+    rows = np.array([4, 0])
+    assert read_features(folder, ids, rows).tolist() == features[rows].tolist()
+    assert read_neighbors(folder, ids).tolist() == indices.tolist()
+    with pytest.raises(ValueError, match="must be of the train images of the index"):
+        read_features(folder, ids[1:], rows)
+    with pytest.raises(ValueError, match="must be of the train images of the index"):
+        read_neighbors(folder, ids[::-1])
 
 
 # Refusals

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 JOURNAL = "marks.jsonl"
 LABELS = "labels.csv"
-N_EXAMPLES = 3  # most typical images that have the name of their cluster as a label
+N_EXAMPLES = 1  # most typical images that have the name of their cluster as a label
 
 
 class State(NamedTuple):
@@ -52,8 +52,8 @@ class Marks:
 
     A merged cluster has the lowest number of those it was made of. The first part of a split one
     keeps its number, the others have numbers that no cluster has had. Naming a cluster makes its
-    most typical images examples: they have the name as their label, unless they have one of their
-    own or are marked as wrong. Two clusters of one name are one class, and the next run has one
+    most typical image an example: it has the name as its label, unless it has one of its own or
+    is marked as wrong. Two clusters of one name are one class, and the next run has one
     cluster for it; of how many, only merges and splits say something.
 
     All calls raise ValueError for what does not fit, and OSError where nothing can be written; then
@@ -61,7 +61,13 @@ class Marks:
     """
 
     def __init__(
-        self, folder: Path, run: Run, surest: NDArray[np.int64], *, root: str | None = None
+        self,
+        folder: Path,
+        run: Run,
+        surest: NDArray[np.int64],
+        *,
+        n_examples: int = N_EXAMPLES,
+        root: str | None = None,
     ):
         """Read what was said so far.
 
@@ -69,6 +75,8 @@ class Marks:
             folder: ``results/NAME``.
             run: The images and clusters that are shown.
             surest: All rows, the most typical images of their clusters first, ``(n,)``.
+            n_examples: How many images have the name of a cluster that gets one as a label: by
+                default 1, which added the most for the number of labels (docs/results.md).
             root: Folder of the images, by which absolute paths of a ``labels.csv`` that was there
                 before the first mark are understood.
 
@@ -76,6 +84,7 @@ class Marks:
             ValueError: If the journal is damaged elsewhere than at its end; names the line.
         """
         self._run, self._surest, self._root = run, surest, root
+        self._n_examples = n_examples
         self._journal, self._labels_csv = Journal(folder / JOURNAL), folder / LABELS
         self._shown = run.line()
         self._lines = self._journal.read()
@@ -85,6 +94,11 @@ class Marks:
         self.state = self._find_state()
         if self._lines:  # the process that wrote the last may have been killed before it could
             self._write_labels()
+
+    @property
+    def ids(self) -> list[str]:
+        """The images by row."""
+        return self._run.ids
 
     def name_cluster(self, cluster: int, name: str, shown: Sequence[int] = ()) -> State:
         """Name a cluster.
@@ -312,11 +326,11 @@ class Marks:
             if found or cluster in board.run.names:  # whose labeled images are examples enough
                 return found
         own = [self._run.ids[row] for row in rows if board.clusters[row] == cluster]
-        return [image for image in own if image not in board.wrong][:N_EXAMPLES]
+        return [image for image in own if image not in board.wrong][: self._n_examples]
 
     def _surest_of(self, board: Board, images: set[str]) -> list[str]:
         ordered = [self._run.ids[row] for row in self._surest if self._run.ids[row] in images]
-        return [image for image in ordered if image not in board.wrong][:N_EXAMPLES]
+        return [image for image in ordered if image not in board.wrong][: self._n_examples]
 
     def _check_rows(self, rows: Sequence[int]) -> list[int]:
         found = [*dict.fromkeys(operator.index(row) for row in rows)]
