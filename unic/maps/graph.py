@@ -14,29 +14,44 @@ class Graph(NamedTuple):
     starts: NDArray[np.int64]  # (n + 1,), where those of an image begin
     neighbors: NDArray[np.int32]  # (2 n k,)
 
-    @property
-    def n_images(self) -> int:
-        """How many images there are."""
-        return len(self.starts) - 1
 
-
-def join_neighbors(indices: NDArray[np.int64], *, n_neighbors: int) -> Graph:
-    """Join each image to its nearest neighbors, all alike.
-
-    Two images that list each other are joined twice. Distances play no part: on features, weights
-    that fall with them give no better maps (docs/log.md).
+def list_neighbors(indices: NDArray[np.int64], *, n_neighbors: int) -> NDArray[np.int32]:
+    """The images ``(n, k)`` that each image is joined to, itself not among them.
 
     Args:
         indices: Shape ``(n, m)``, int64, nearest first, column 0 the image itself, as
             :func:`unic.neighbors.mining.mine_neighbors` gives them; n and m at least 2.
-        n_neighbors: k, how many to join an image to at most.
+        n_neighbors: k at most.
 
     Raises:
         ValueError: If the indices are not that; says what they are.
     """
     check_indices(indices)
-    kept = indices[:, 1 : n_neighbors + 1].astype(np.int32)  # (n, k)
-    return Graph(*loops.join_both_ways(kept))
+    return indices[:, 1 : n_neighbors + 1].astype(np.int32)
+
+
+def join_both_ways(listed: NDArray[np.int32]) -> Graph:
+    """Join each image to those that it lists and to those that list it, all alike.
+
+    Two images that list each other are joined twice. Distances play no part: weights that fall
+    with them give no better maps (docs/log.md).
+
+    Args:
+        listed: Shape ``(n, k)``.
+    """
+    return Graph(*loops.join_both_ways(listed))
+
+
+def renumber(listed: NDArray[np.int32], order: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The same lists ``(n, k)`` when images have changed places.
+
+    Args:
+        listed: Shape ``(n, k)``.
+        order: Shape ``(n,)``, the image that goes to each place.
+    """
+    places = np.empty(len(order), dtype=np.int32)  # (n,)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    return places[listed[order]]
 
 
 def check_indices(indices: NDArray[np.int64]) -> None:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
+from tqdm import trange
 
 from unic.maps import loops
-from unic.maps.graph import Graph, join_neighbors
-from unic.maps.placing import find_principal, fit_box
+from unic.maps.graph import join_both_ways, list_neighbors, renumber
+from unic.maps.placing import find_principal, fit_box, order_by_place
 from unic.maps.repulsion import Repulsion
 from unic.neighbors.metric import check_features
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 class _Phase(NamedTuple):
     """Some steps of the descent."""
 
+    name: str
     n_steps: int
     exaggeration: float  # of the pulls
     momentum: float
@@ -30,9 +31,11 @@ class _Phase(NamedTuple):
 N_NEIGHBORS = 15  # that an image is joined to at most
 _TINY = 1e-300
 _START = 1e-4  # deviation of the first positions (Kobak and Berens, 2019)
-_NOISE = 1e-2  # of the start: equal images begin apart
+_NOISE = 1e-2  # at the start of each phase, so that equal images part
 # van der Maaten (2014), with the steps that Belkina et al. (2019) take.
-_PHASES = (_Phase(250, 12.0, 0.5), _Phase(500, 1.0, 0.8))
+_EARLY = _Phase("map_images, early", 100, exaggeration=12.0, momentum=0.8)
+_LATE = _Phase("map_images, late", 300, exaggeration=1.0, momentum=0.9)
+_SORT_EVERY = 50  # steps
 _IMAGES_A_THREAD = 8192  # with fewer, threads wait for each other longer than they work
 
 
@@ -73,39 +76,52 @@ def map_images(
         )
     if n_neighbors < 1:
         raise ValueError(f"n_neighbors must be at least 1, got {n_neighbors}")
-    graph = join_neighbors(indices, n_neighbors=n_neighbors)
+    listed = list_neighbors(indices, n_neighbors=n_neighbors)  # (n, k)
     principal = find_principal(features)  # (n, 2)
-    noise = np.random.default_rng(seed).normal(size=principal.shape)  # (n, 2)
-    positions = (_START * (principal + _NOISE * noise)).astype(np.float32)
-    with _few_threads(graph.n_images):
-        _descend(positions, graph)
+    noise = _NOISE * np.random.default_rng(seed).normal(size=principal.shape)  # (n, 2)
+    positions = (_START * (principal + noise)).astype(np.float32)  # (n, 2)
+    with _few_threads(len(listed)):
+        positions = _descend(positions, listed, _EARLY)
+        positions = _descend(positions + noise.astype(np.float32), listed, _LATE)
     if not np.isfinite(positions).all():
         raise FloatingPointError("the map must be finite, got positions that are not")
     return fit_box(positions, principal)
 
 
-def _descend(positions: NDArray[np.float32], graph: Graph) -> None:
-    """Move images ``(n, 2)`` to where the divergence is low."""
-    n_images = graph.n_images
-    mean_degree = len(graph.neighbors) / n_images
+def _descend(
+    positions: NDArray[np.float32], listed: NDArray[np.int32], phase: _Phase
+) -> NDArray[np.float32]:
+    """Positions ``(n, 2)`` where the divergence is lower.
+
+    Every some steps images are put in the order in which they lie, so that those that are read
+    together are near each other in memory.
+
+    Args:
+        positions: Shape ``(n, 2)``, where images begin.
+        listed: Shape ``(n, k)``, the images that each is joined to.
+        phase: How to go.
+    """
+    n_images, n_neighbors = listed.shape
+    images = np.arange(n_images)  # (n,), in the order of the arrays below
+    speeds, gains = np.zeros_like(positions), np.ones_like(positions)  # (n, 2) each
+    pulls = np.empty_like(positions)  # (n, 2)
     repulsion = Repulsion()
-    speeds, pulls = np.zeros_like(positions), np.empty_like(positions)  # (n, 2) each
-    n_steps = sum(phase.n_steps for phase in _PHASES)
-    with tqdm(total=n_steps, desc="map_images", unit="step", disable=None) as progress:
-        for phase in _PHASES:
-            gains = np.ones_like(positions)  # (n, 2)
-            speeds[:] = 0
-            for _ in range(phase.n_steps):
-                loops.attract(positions, graph.starts, graph.neighbors, pulls)
-                values, slopes = repulsion.measure(positions)
-                total = max(float(values.sum()), _TINY)
-                loops.move(
-                    *(positions, speeds, gains, pulls, slopes, graph.starts),
-                    np.float32(4.0 / mean_degree),
-                    np.float32(2.0 * n_images / (total * phase.exaggeration)),
-                    np.float32(phase.momentum),
-                )
-                progress.update()
+    for step in trange(phase.n_steps, desc=phase.name, unit="step", disable=None):
+        if step % _SORT_EVERY == 0:
+            order = order_by_place(positions)  # (n,)
+            positions, speeds, gains = positions[order], speeds[order], gains[order]
+            images, listed = images[order], renumber(listed, order)
+            graph = join_both_ways(listed)
+        loops.attract(positions, graph.starts, graph.neighbors, pulls)
+        values, slopes = repulsion.measure(positions)
+        total = max(float(values.sum()), _TINY)
+        loops.move(
+            *(positions, speeds, gains, pulls, slopes, graph.starts),
+            np.float32(2.0 / n_neighbors),
+            np.float32(2.0 * n_images / (total * phase.exaggeration)),
+            np.float32(phase.momentum),
+        )
+    return positions[images.argsort()]
 
 
 @contextmanager

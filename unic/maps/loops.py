@@ -176,6 +176,30 @@ def gather(
 
 
 @njit(parallel=True, cache=True)
+def measure_pairs(
+    positions: NDArray[np.float32], values: NDArray[np.float64], slopes: NDArray[np.float32]
+) -> None:
+    """What :func:`gather` reads, from all pairs: ``sum_j 1 / (1 + d_ij^2)`` and its slope.
+
+    Args:
+        positions: Shape ``(n, 2)``.
+        values: Shape ``(n,)``, to be filled.
+        slopes: Shape ``(n, 2)``, to be filled.
+    """
+    for image in prange(len(positions)):
+        value = slope_x = slope_y = 0.0
+        for other in range(len(positions)):
+            x = np.float64(positions[image, 0]) - np.float64(positions[other, 0])
+            y = np.float64(positions[image, 1]) - np.float64(positions[other, 1])
+            push = 1.0 / (1.0 + x * x + y * y)
+            value += push
+            slope_x -= 2.0 * push * push * x
+            slope_y -= 2.0 * push * push * y
+        values[image] = value
+        slopes[image, 0], slopes[image, 1] = slope_x, slope_y
+
+
+@njit(parallel=True, cache=True)
 def move(
     positions: NDArray[np.float32],
     speeds: NDArray[np.float32],

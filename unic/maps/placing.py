@@ -8,6 +8,9 @@ from threadpoolctl import threadpool_limits
 _TINY = 1e-300
 _SAMPLE = 20_000  # images that the directions are found by
 _LONGEST = 3.0  # median lengths, beyond which a feature is drawn in
+_CELLS = 2**16 - 1  # along an axis
+# Shifts and masks that put a zero between the bits of 16.
+_SPREADING = ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555))
 _BLOCK = 8192  # images that are turned at a time
 
 
@@ -38,6 +41,20 @@ def find_principal(features: NDArray[np.float32]) -> NDArray[np.float64]:
     components -= components.mean(axis=0)
     deviation = components[:, 0].std()
     return components / deviation if deviation > 0 else components
+
+
+def order_by_place(positions: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The images ``(n,)`` in an order in which those near each other are close (Morton, 1966).
+
+    Args:
+        positions: Shape ``(n, 2)``, finite.
+    """
+    low = positions.min(axis=0)  # (2,)
+    span = max(float((positions.max(axis=0) - low).max()), _TINY)
+    cells = ((positions - low) * (_CELLS / span)).astype(np.uint64)  # (n, 2)
+    for shift, mask in _SPREADING:
+        cells = (cells | (cells << np.uint64(shift))) & np.uint64(mask)
+    return np.argsort(cells[:, 0] | (cells[:, 1] << np.uint64(1)), kind="stable")
 
 
 def fit_box(positions: NDArray[np.float32], like: NDArray[np.float64]) -> NDArray[np.float32]:

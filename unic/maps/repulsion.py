@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from unic.maps import loops
 
-_STEP = 1 / 3  # between nodes, of the unit of the map
+_FEW = 1024  # images, of which all pairs take no longer than a grid
+_STEP = 0.5  # between nodes, of the unit of the map
 _MOST_NODES = 1024  # along an axis; beyond it the step grows
 _MARGIN = 6  # nodes that no image is near
 _BLOCK = 32  # nodes that a grid grows by, so that kernels serve several steps
@@ -36,6 +37,19 @@ class Repulsion:
         Args:
             positions: Shape ``(n, 2)``, finite.
         """
+        values, slopes = np.empty(len(positions)), np.empty_like(positions)
+        if len(positions) <= _FEW:
+            loops.measure_pairs(positions, values, slopes)
+        else:
+            self._measure_by_grid(positions, values, slopes)
+        return values - 1.0, slopes
+
+    def _measure_by_grid(
+        self,
+        positions: NDArray[np.float32],
+        values: NDArray[np.float64],
+        slopes: NDArray[np.float32],
+    ) -> None:
         low = positions.min(axis=0).astype(np.float64)  # (2,)
         high = positions.max(axis=0).astype(np.float64)  # (2,)
         span = float((high - low).max())
@@ -44,10 +58,7 @@ class Repulsion:
         origin = (low + high) / 2 - step * (n_nodes - 1) / 2  # (2,)
         density = loops.spread(positions, origin, step, n_nodes)  # (g, g)
         field = self._convolve(density, step)  # (g, g)
-        values = np.empty(len(positions))
-        slopes = np.empty_like(positions)
         loops.gather(positions, field, origin, step, values, slopes)
-        return values - 1.0, slopes
 
     def _convolve(self, density: NDArray[np.float64], step: float) -> NDArray[np.float64]:
         """The field ``(g, g)`` of a density, as coefficients of splines."""
