@@ -41,7 +41,7 @@ def test_a_panel_a_column_and_a_row_a_score() -> None:
     first, second, below, _ = figure.axes
     assert [axes.get_title("left") for axes in figure.axes] == ["Left", "Right", "", ""]
     assert first.get_ylabel() == "ACC (%), test"
-    assert below.get_ylabel() == "ACC of k-means on the features (%), test"
+    assert below.get_ylabel() == "k-means ACC (%), test"
     assert below.get_xlabel() == "Epoch"
     assert [line.get_label() for line in first.lines] == ["a", "b"]
     np.testing.assert_allclose(first.lines[1].get_ydata(), [52, 53, 54])

@@ -124,7 +124,7 @@ def test_an_experiment_without_a_value_is_named(
 
 def test_axes_say_scores_and_settings() -> None:
     assert name_score("nmi") == "NMI (%)"
-    assert name_score("kmeans_acc") == "ACC of k-means on the features (%)"
+    assert name_score("kmeans_acc") == "k-means ACC (%)"
     assert name_score("neighbor_purity") == "Kept neighbors in the same class (%)"
     assert OVER_EPOCHS.x_label == "Epoch"
     assert OVER_SETTING.x_label == "finetuning.lambda_neg"

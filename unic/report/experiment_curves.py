@@ -12,7 +12,7 @@ from unic.storage.files import read_json
 
 EPOCH = "epoch"
 _NAMES = {  # of scores and of what they are drawn over, as the axes say it
-    "kmeans_acc": "ACC of k-means on the features",
+    "kmeans_acc": "k-means ACC",
     "clean_fraction": "Images that keep their neighbors",
     "neighbor_purity": "Kept neighbors in the same class",
     "reciprocity": "Mutual neighbors",
