@@ -14,7 +14,11 @@ configfile: "config/experiments/backbones.yaml"
 configfile: "config/experiments/photos.yaml"
 configfile: "config/experiments/rivals.yaml"
 configfile: "config/tables.yaml"
+configfile: "config/figures.yaml"
 configfile: "config/comparisons.yaml"
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"

@@ -156,12 +156,7 @@ def write_run(
         path = folder.with_name(owners[stage]) / f"seed{seed}" / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_predictions(path, tabulate("unic", seed, ids, found))
-    scores: dict[str, dict[str, dict[str, float]]] = {}
-    for seed, of_seed in clusters.items():
-        used = {split: {"used_clusters": float(len(set(rows)))} for split, rows in of_seed.items()}
-        for split, rows in of_seed.items() if labels is not None else ():
-            used[split]["acc"] = cluster_accuracy(np.array(labels[split]), np.array(rows))
-        scores[str(seed)] = used
+    scores = {str(seed): _score(of_seed, labels or {}) for seed, of_seed in clusters.items()}
     if labels is not None:
         write_labels(
             path_of(folder, "labels"),
@@ -182,6 +177,17 @@ def write_run(
     }
     write_json(folder / "metrics.json", metrics)
     return folder
+
+
+def _score(
+    clusters: Mapping[str, Sequence[int]], labels: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, float]]:
+    scores = {split: {"used_clusters": float(len(set(rows)))} for split, rows in clusters.items()}
+    for split in labels:
+        if min(labels[split]) >= 0:
+            found = cluster_accuracy(np.array(labels[split]), np.array(clusters[split]))
+            scores[split]["acc"] = found
+    return scores
 
 
 def path_of(folder: Path, kind: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiment import write_experiment
+from tests.experiment import write_run
 from tests.tiny import write_fashion_mnist, write_folder
 from unic.cli import main
 from unic.images.checks import EXPECTED
@@ -21,7 +21,11 @@ COMMANDS = re.findall(r"^\$ unic (.*)$", TEXT, re.MULTILINE)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_experiment(tmp_path / "results" / "digits", images=True, n_images=42)
+    clusters = {
+        seed: {"train": [(row + seed) % 6 for row in range(42)], "test": [5]} for seed in (0, 1)
+    }
+    for name in ("digits", "digits_scan"):
+        write_run(tmp_path / "results" / name, clusters, n_clusters=6, images=True, n_images=42)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -48,6 +52,7 @@ def test_commands(
     assert main(shlex.split(command.replace("1243", "13"))) == 0
     assert capsys.readouterr().out
     assert (project / "sheet.png").is_file() == ("--save" in command)
+    assert (project / "moved.csv").is_file() == ("--moved" in command)
 
 
 DATA_COMMANDS = re.findall(

@@ -19,7 +19,7 @@ def read_config() -> Settings:
     """The configuration of the repository, put together as Snakemake does."""
     folder = ROOT / "config"
     files = [folder / "config.yaml", *sorted(folder.glob("experiments/*.yaml"))]
-    files.append(folder / "tables.yaml")
+    files += [folder / "tables.yaml", folder / "figures.yaml"]
     return reduce(merge, (yaml.safe_load(path.read_text("utf-8")) for path in files))
 
 

@@ -166,6 +166,31 @@ def test_refuses_a_wrong_row_of_a_table(row: Settings, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        (
+            {"x": "epoch", "panels": {"Head": {"MLP": "to"}}},
+            "config: figures.figure5.panels.Head.MLP: unknown experiment to; did you mean toy?",
+        ),
+        (
+            {"x": "a.b", "panels": {"Head": {"MLP": ["toy", "no"]}}},
+            "config: figures.figure5.panels.Head.MLP: unknown experiment no",
+        ),
+        (
+            {"x": "epoch", "panels": {"": {"MLP": ["toy"]}}},
+            "config: figures.figure5.panels..MLP must be one experiment over epochs, got ['toy']",
+        ),
+        ({"x": "epoch", "panels": {}}, "config: figures.figure5.panels: {} should be non-empty"),
+        ({"panels": {"": {"a": "toy"}}}, "figures.figure5: 'x' is a required property"),
+        ({"x": "a.b", "scale": "log2", "panels": {"": {"a": "toy"}}}, "figures.figure5.scale"),
+    ],
+)
+def test_refuses_a_wrong_figure(figure: Settings, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        resolve({"toy": example()}, figures={"figure5": {"title": "Figure 5"} | figure})
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({}, "config: 'experiments' is a required property"),

@@ -380,3 +380,40 @@ def test_jobs_take_gpus_and_threads_where_they_have_work_for_them() -> None:
 def test_a_table_names_each_experiment_once() -> None:
     rows = [{"name": "a", "experiment": "x"}, {"name": "b"}, {"name": "c", "experiment": "x"}]
     assert stages.experiments_of_table({"rows": rows}) == ["x"]
+
+
+def test_a_figure_names_each_experiment_once() -> None:
+    panels = {"a": {"x": "one", "y": ["two", "one"]}, "b": {"x": ["three"]}}
+    assert stages.experiments_of_figure({"panels": panels}) == ["one", "two", "three"]
+
+
+def test_scores_over_epochs_need_snapshots() -> None:
+    settings = resolved({"seeds": [3, 5], "finetuning": {"snapshot_every": 2}})
+    files = stages.progress_files(settings, "toy")
+    assert files == ["results/toy/seed3/progress.csv", "results/toy/seed5/progress.csv"]
+    for others in (resolved(), resolved({"method": "consensus"})):
+        with pytest.raises(ValueError, match=r"toy must keep snapshots .*snapshot_every"):
+            stages.progress_files(others, "toy")
+
+
+@pytest.mark.parametrize(
+    ("data", "is_sure"),
+    [
+        ({"name": "digits"}, True),
+        ({"name": "folder", "root": "a"}, False),
+        ({"name": "folder", "root": "a", "label_file": "b.csv"}, True),
+        ({"name": "manifest", "manifest": "a.csv"}, False),
+    ],
+)
+def test_clusters_take_the_place_of_classes_that_may_be_missing(
+    data: Settings, is_sure: bool
+) -> None:
+    settings = resolved({"data": data, "seeds": [1, 4]})
+    assert stages.has_labels(settings) == is_sure
+    assert stages.seeds_for_classes(settings) == ([] if is_sure else [1, 4])
+
+
+def test_gcd_has_examples_of_old_and_of_new_classes() -> None:
+    assert stages.paper_figures(resolved()) == ["4", "8", "9", "10", "12", "13"]
+    gcd = resolved({"gcd": {"old_classes": [0]}})
+    assert stages.paper_figures(gcd) == ["4", "8", "9", "10", "13", "14", "15"]

@@ -9,12 +9,14 @@ from PIL import Image
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
 from unic.report.figures import (
     encode_png,
+    encode_svg,
     plot_cluster_sizes,
     plot_comparison,
     plot_confusion,
     plot_losses,
     plot_metrics,
     plot_union_sizes,
+    write_figure,
 )
 
 CURVES = ["loss_pos", "loss_neg", "loss_ent", "entropy", "used_clusters", "learning_rate"]
@@ -224,11 +226,27 @@ class TestComparisons:
             plot_comparison(self.make().iloc[:0])
 
 
-def test_png_bytes_do_not_depend_on_the_build_or_the_user_settings():
+@pytest.mark.parametrize("encode", [encode_png, encode_svg])
+def test_bytes_do_not_depend_on_the_build_or_the_user_settings(encode):
     import matplotlib
 
-    first = encode_png(plot_union_sizes(np.arange(40), 30))
-    with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 50}):
-        second = encode_png(plot_union_sizes(np.arange(40), 30))
+    first = encode(plot_union_sizes(np.arange(40), 30))
+    with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 50, "svg.hashsalt": "other"}):
+        second = encode(plot_union_sizes(np.arange(40), 30))
     assert first == second
+
+
+def test_a_png_says_nothing_of_what_wrote_it():
+    first = encode_png(plot_union_sizes(np.arange(40), 30))
     assert not Image.open(io.BytesIO(first)).text.keys() - {"Author"}
+
+
+def test_a_figure_is_written_as_pixels_and_as_paths(tmp_path):
+    png, svg = tmp_path / "a.png", tmp_path / "a.svg"
+    write_figure(plot_union_sizes(np.arange(40), 30), png=png, svg=svg)
+    assert png.read_bytes() == encode_png(plot_union_sizes(np.arange(40), 30))
+    text = svg.read_text(encoding="utf-8")
+    assert text.startswith("<?xml")
+    assert "<text" not in text  # the same where a font is not there
+    assert 'href="http' not in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg"]

@@ -83,6 +83,26 @@ def check_comparisons(
                 )
 
 
+def check_figures(figures: Mapping[str, Any], experiments: Mapping[str, Any]) -> None:
+    """Refuse figures of experiments that there are not, or with several of them on one curve.
+
+    Raises:
+        ValueError: Names the figure and the line.
+    """
+    for name, figure in figures.items():
+        for panel, lines in figure["panels"].items():
+            for line, found in lines.items():
+                where = f"config: figures.{name}.panels.{panel}.{line}"
+                names = [found] if isinstance(found, str) else found
+                for experiment in names:
+                    if experiment not in experiments:
+                        raise ValueError(
+                            f"{where}: " + unknown("experiment", experiment, experiments)
+                        )
+                if figure["x"] == "epoch" and not isinstance(found, str):
+                    raise ValueError(f"{where} must be one experiment over epochs, got {found}")
+
+
 def check_together(where: str, settings: Settings) -> None:
     """Refuse what no single key's range can say.
 

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unic.experiments.checks import check_comparisons, check_schema, check_tables, check_together
+from unic.experiments.checks import (
+    check_comparisons,
+    check_figures,
+    check_schema,
+    check_tables,
+    check_together,
+)
 from unic.experiments.keys import Settings, unknown
 from unic.images.readers.classes import published_old_classes
 
@@ -31,6 +37,7 @@ def resolve_experiments(
     experiments, defaults = config["experiments"], config.get("defaults") or {}
     check_tables(config.get("tables", {}), experiments)
     check_comparisons(config.get("comparisons", {}), config.get("tables", {}), experiments)
+    check_figures(config.get("figures", {}), experiments)
     if defaults.get("base") is not None:
         raise ValueError("config: defaults must not have a base")
     resolved = {}

@@ -367,6 +367,47 @@ def experiments_of_table(table: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def experiments_of_figure(figure: Mapping[str, Any]) -> list[str]:
+    """The experiments that a figure of several draws, each once."""
+    found = [names for lines in figure["panels"].values() for names in lines.values()]
+    names = [[name] if isinstance(name, str) else name for name in found]
+    return list(dict.fromkeys(name for several in names for name in several))
+
+
+def progress_files(settings: Settings, name: str) -> list[str]:
+    """The scores of the snapshots of an experiment, of every seed.
+
+    Args:
+        settings: Of the experiment.
+        name: Of the experiment, in whose folder they lie.
+
+    Raises:
+        ValueError: If it keeps no snapshots.
+    """
+    if is_consensus(settings) or settings["finetuning"]["snapshot_every"] is None:
+        raise ValueError(
+            f"{name} must keep snapshots to be drawn over epochs: set finetuning.snapshot_every"
+        )
+    return [f"results/{name}/seed{seed}/progress.csv" for seed in settings["seeds"]]
+
+
+def has_labels(settings: Settings) -> bool:
+    """Whether every image surely has a true label; folders and lists of images may have none."""
+    data = settings["data"]
+    return data["name"] not in ("folder", "manifest") or data["label_file"] is not None
+
+
+def seeds_for_classes(settings: Settings) -> list[int]:
+    """The seeds of clusters that take the place of classes, where there may be none."""
+    return [] if has_labels(settings) else list(settings["seeds"])
+
+
+def paper_figures(settings: Settings) -> list[str]:
+    """The figures of the paper that show one experiment: GCD has examples of its own."""
+    examples = ["12"] if settings["gcd"] is None else ["14", "15"]
+    return sorted(["4", "8", "9", "10", "13", *examples], key=int)
+
+
 # What a rule is told
 
 

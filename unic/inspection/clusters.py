@@ -58,11 +58,11 @@ def describe_clusters(run: Run, *, split: str = "train") -> list[Description]:
         predictions, n_clusters=run.n_clusters, labels=labels, class_names=class_names
     )
     clusters = predictions["cluster"].to_numpy(np.int64)
-    by_image = _measure_images(run, predictions, split)
+    by_image = _measure_images(run, predictions, np.arange(len(clusters)), split)
     means = {name: _average(values, clusters, run) for name, values in by_image.items()}
     nearest = _find_nearest(run, clusters, split)
-    known = _read_known(run, split)
-    names = _known_names(run)
+    known, names = _read_known(run, split), _known_names(run)
+    labeled = [_find_known(known[clusters == number], names) for number in range(run.n_clusters)]
     least = predictions.groupby("cluster")["confidence"].min()
     return [
         Description(
@@ -74,13 +74,12 @@ def describe_clusters(run: Run, *, split: str = "train") -> list[Description]:
             neighbor_agreement=means.get("neighbor_agreement", {}).get(about.number),
             seed_agreement=means.get("seed_agreement", {}).get(about.number),
             nearest=nearest.get(about.number, []),
-            n_labeled=n_labeled,
-            known_label=known_label,
+            n_labeled=labeled[about.number][0],
+            known_label=labeled[about.number][1],
             majority_class=about.majority_class,
             purity=about.purity,
         )
         for about in described
-        for n_labeled, known_label in [_find_known(known[clusters == about.number], names)]
     ]
 
 
@@ -114,8 +113,8 @@ def list_images(run: Run, cluster: int, *, split: str = "train") -> pd.DataFrame
             "confidence": confidence[rows].astype(float),
         }
     )
-    for name, values in _measure_images(run, predictions, split).items():
-        found[name] = values[rows]
+    for name, values in _measure_images(run, predictions, rows, split).items():
+        found[name] = values
     names, known = _known_names(run), _read_known(run, split)
     if (known >= 0).any():
         told = [_name(i, names) if i >= 0 else None for i in known[rows].tolist()]
@@ -126,21 +125,25 @@ def list_images(run: Run, cluster: int, *, split: str = "train") -> pd.DataFrame
     return found
 
 
-def _measure_images(run: Run, predictions: pd.DataFrame, split: str) -> dict[str, ByImage]:
-    """How far the neighbors of each image, and the other seeds, agree with its cluster."""
+def _measure_images(
+    run: Run, predictions: pd.DataFrame, rows: NDArray[np.int64], split: str
+) -> dict[str, ByImage]:
+    """How far the neighbors of some images, and the other seeds, agree with their clusters."""
     clusters = predictions["cluster"].to_numpy(np.int64)
     found: dict[str, ByImage] = {}
     if split == "train":
-        neighbors = run.artifacts.neighbors.read("indices")[:, 1:]  # (n, k - 1)
+        neighbors = run.artifacts.neighbors.read_rows("indices", rows)[:, 1:]  # (r, k - 1)
         if neighbors.shape[1]:
-            found["neighbor_agreement"] = (clusters[neighbors] == clusters[:, None]).mean(axis=1)
+            is_same = clusters[neighbors] == clusters[rows, None]  # (r, k - 1)
+            found["neighbor_agreement"] = is_same.mean(axis=1)
     others = [
         read_split(run, split, seed=seed)["cluster"].to_numpy(np.int64)
         for seed in run.predictions
         if seed != run.seed
     ]
     if others:
-        found["seed_agreement"] = find_run_agreement(clusters, others, n_clusters=run.n_clusters)
+        agreement = find_run_agreement(clusters, others, n_clusters=run.n_clusters)  # (n,)
+        found["seed_agreement"] = agreement[rows]
     return found
 
 

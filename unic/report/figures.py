@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib.style
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from unic.evaluation.formatting import METHOD_NAMES, METRIC_NAMES, format_percent
 from unic.evaluation.metrics import align_clusters, count_clusters, cross_tabulate
+from unic.storage.files import whole_file
 
 LABELED_METRICS = ("acc", "balanced_acc", "all", "old", "new", "nmi", "ami", "ari")
 
@@ -35,14 +37,14 @@ _CRITERIA = {
     "modularity": "Modularity",
     "labels": "Known labels",
 }
-_INK, _MUTED, _OURS, _DISCARDED = "#24292f", "#6a737d", "#0072B2", "#c3c9cf"
-_SEEDS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#24292f"]  # Okabe-Ito
+INK, MUTED, OURS, _DISCARDED = "#24292f", "#6a737d", "#0072B2", "#c3c9cf"
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#24292f"]  # Okabe-Ito
 _BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9ecae6", "#0072B2", "#00304d"])
 _STYLE = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib: the same glyphs on every machine
     "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
     "axes.edgecolor": "#aab1b8",
     "axes.linewidth": 0.8,
     "axes.titlelocation": "left",
@@ -54,12 +56,13 @@ _STYLE = {
     "axes.unicode_minus": False,
     "xtick.color": "#aab1b8",
     "ytick.color": "#aab1b8",
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
     "grid.color": "#e8ebee",
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "savefig.dpi": 160,
+    "svg.hashsalt": "unic",
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
 }
@@ -82,8 +85,8 @@ def plot_losses(history: pd.DataFrame) -> Figure:
     missing = sorted({"seed", "epoch", *_CURVES} - set(history.columns))
     if missing:
         raise ValueError(f"history must have the columns of finetuning, lacks {missing}")
-    with _style():
-        figure = _new_figure(height=4.9)
+    with style():
+        figure = new_figure(height=4.9)
         panels = figure.subplots(2, 3, sharex=True).ravel()
         for axes, (column, title) in zip(panels, _CURVES.items(), strict=True):
             _draw_curves(axes, history, column)
@@ -112,14 +115,14 @@ def plot_union_sizes(union_size: NDArray[np.integer[Any]], max_union_size: int) 
     counts, _ = np.histogram(
         union_size, bins=edges + 0.5
     )  # a bar counts the sizes in (left, right]
-    colors = [_OURS if right <= max_union_size else _DISCARDED for right in edges[1:]]
+    colors = [OURS if right <= max_union_size else _DISCARDED for right in edges[1:]]
     kept = float(np.mean(union_size <= max_union_size))
-    with _style():
-        figure = _new_figure(height=3.2)
+    with style():
+        figure = new_figure(height=3.2)
         axes = figure.subplots()
         widths = np.diff(edges)
         axes.bar(edges[:-1], counts, widths, align="edge", color=colors, edgecolor="w", lw=0.4)
-        axes.axvline(max_union_size, color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.axvline(max_union_size, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
         axes.annotate(
             f"threshold {max_union_size}",
             (max_union_size, 1),
@@ -156,15 +159,15 @@ def plot_metrics(metrics: Mapping[str, Any], *, split: str) -> Figure:
         raise ValueError(f"metrics must hold one of {LABELED_METRICS} on {split!r}, got none")
     colors = _method_colors(list(methods))
     width = 0.82 / len(methods)
-    with _style():
-        figure = _new_figure(height=3.6)
+    with style():
+        figure = new_figure(height=3.6)
         axes = figure.subplots()
         for i, (name, method) in enumerate(methods.items()):
             center = np.arange(len(shown)) + (i - (len(methods) - 1) / 2) * width
             measures = [method.get(key) for key in shown]
             _draw_bars(axes, center, measures, width=width, color=colors[name], name=name)
         axes.set_xticks(range(len(shown)), [METRIC_NAMES[key] for key in shown])
-        axes.tick_params(axis="x", length=0, labelcolor=_INK)
+        axes.tick_params(axis="x", length=0, labelcolor=INK)
         axes.axhline(0, color="#aab1b8", linewidth=0.8)
         axes.set_ylim(min(0, axes.get_ylim()[0]), 106)
         axes.set_yticks(range(0, 101, 20))
@@ -190,8 +193,8 @@ def plot_comparison(scores: pd.DataFrame) -> Figure:
     names = {key: list(dict.fromkeys(scores[key])) for key in ("score", "method", "data")}
     height = {method: -row for row, method in enumerate(names["method"])}
     shift = np.linspace(0.25, -0.25, len(names["data"])) if len(names["data"]) > 1 else [0.0]
-    with _style():
-        figure = _new_figure(height=0.34 * len(height) + 1.2)
+    with style():
+        figure = new_figure(height=0.34 * len(height) + 1.2)
         panels = figure.subplots(1, len(names["score"]), sharey=True, squeeze=False)[0]
         for axes, score in zip(panels, names["score"], strict=True):
             of_score = scores[scores["score"] == score]
@@ -204,20 +207,20 @@ def plot_comparison(scores: pd.DataFrame) -> Figure:
                     fmt="o",
                     markersize=3,
                     linewidth=0.8,
-                    color=_SEEDS[number % len(_SEEDS)],
+                    color=PALETTE[number % len(PALETTE)],
                     alpha=0.75,
                     label=data,
                 )
             means = of_score.groupby("method", sort=False)["mean"].agg(["mean", "size"])
             whole = means[means["size"] == len(names["data"])]["mean"]
             rows_of_means = [height[method] for method in whole.index]
-            axes.plot(whole, rows_of_means, "|", markersize=13, color=_INK, label="mean")
+            axes.plot(whole, rows_of_means, "|", markersize=13, color=INK, label="mean")
             axes.set_title(METRIC_NAMES.get(score, score))
             axes.grid(visible=True, axis="both")
             axes.set_xlabel("Percent")
         labels = [METHOD_NAMES.get(method, method) for method in height]
         panels[0].set_yticks(list(height.values()), labels)
-        panels[0].tick_params(axis="y", length=0, labelcolor=_INK)
+        panels[0].tick_params(axis="y", length=0, labelcolor=INK)
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper left", ncols=6, handlelength=1)
     return figure
@@ -230,16 +233,16 @@ def plot_n_clusters(estimate: Mapping[str, Any]) -> Figure:
         estimate: ``n_clusters.json``, see :meth:`unic.quality.n_clusters.Estimate.record`.
     """
     curve = estimate["curve"]
-    with _style():
-        figure = _new_figure(height=3.4)
+    with style():
+        figure = new_figure(height=3.4)
         axes = figure.subplots()
         axes.axvspan(estimate["low"], estimate["high"], color="#eef3f7", zorder=0)
-        for name, color in zip(_CRITERIA, _SEEDS[1:], strict=False):
+        for name, color in zip(_CRITERIA, PALETTE[1:], strict=False):
             values = [math.nan if value is None else value for value in curve[name]]
             if not all(map(math.isnan, values)):
                 axes.plot(curve["n_clusters"], values, color=color, lw=1, label=_CRITERIA[name])
-        axes.plot(curve["n_clusters"], curve["score"], color=_OURS, lw=2, label="Score")
-        axes.axvline(estimate["n_clusters"], color=_INK, lw=0.8, ls=":")
+        axes.plot(curve["n_clusters"], curve["score"], color=OURS, lw=2, label="Score")
+        axes.axvline(estimate["n_clusters"], color=INK, lw=0.8, ls=":")
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
@@ -264,13 +267,13 @@ def plot_cluster_sizes(predictions: pd.DataFrame, *, n_clusters: int) -> Figure:
     clusters = predictions["cluster"].to_numpy(dtype=np.int64)
     sizes = count_clusters(clusters, n_clusters=n_clusters)
     order = np.argsort(-sizes, kind="stable")
-    with _style():
-        figure = _new_figure(height=3.0)
+    with style():
+        figure = new_figure(height=3.0)
         axes = figure.subplots()
         width = 0.86 if n_clusters <= 60 else 1
-        axes.bar(range(n_clusters), sizes[order], width, color=_OURS, edgecolor="w", linewidth=0.3)
+        axes.bar(range(n_clusters), sizes[order], width, color=OURS, edgecolor="w", linewidth=0.3)
         mean = len(clusters) / n_clusters
-        axes.axhline(mean, color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.axhline(mean, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
         axes.annotate(
             f"mean {mean:,.0f}",
             (1, mean),
@@ -322,9 +325,9 @@ def plot_confusion(
     on_diagonal = np.trace(matched) / max(len(labels), 1)
     n_largest = max(counts.shape)
     names = [f"class {r}" if class_names is None else class_names[r] for r in rows]
-    with _style():
+    with style():
         side = 7.0 if n_largest > _MAX_WRITTEN else 2.0 + 0.36 * n_largest
-        figure = _new_figure(height=0.7 + side * min(1, max(0.3, shares.shape[0] / n_largest)))
+        figure = new_figure(height=0.7 + side * min(1, max(0.3, shares.shape[0] / n_largest)))
         axes = figure.subplots()
         # A square root keeps the faint cells visible where a cell is a few pixels wide.
         norm = PowerNorm(0.5 if n_largest > _MAX_NAMED else 1, vmin=0, vmax=100)
@@ -346,19 +349,35 @@ def plot_confusion(
 def encode_png(figure: Figure) -> bytes:
     """Return the PNG file of a figure; the same figure always gives the same bytes."""
     buffer = io.BytesIO()
-    with _style():
+    with style():
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
+def encode_svg(figure: Figure) -> bytes:
+    """Return the SVG file of a figure, text as paths; as :func:`encode_png`."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def write_figure(figure: Figure, *, png: str | Path, svg: str | Path) -> None:
+    """Write a figure as PNG and as SVG, each whole or not at all."""
+    for path, content in ((png, encode_png(figure)), (svg, encode_svg(figure))):
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
+
+
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Draw alike whatever the user's matplotlibrc says."""
     with matplotlib.style.context(_STYLE, after_reset=True):
         yield
 
 
-def _new_figure(*, height: float) -> Figure:
+def new_figure(*, height: float) -> Figure:
+    """An empty figure of the width of all others; to be made within :func:`style`."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -379,7 +398,7 @@ def _draw_curves(axes: Axes, history: pd.DataFrame, column: str) -> None:
         axes.plot(
             rows["epoch"],
             rows[column],
-            color=_SEEDS[i % len(_SEEDS)],
+            color=PALETTE[i % len(PALETTE)],
             linewidth=1.4,
             marker="o" if len(rows) == 1 else None,
             markersize=4,
@@ -414,7 +433,7 @@ def _method_colors(methods: Sequence[str]) -> dict[str, tuple[float, float, floa
     baselines = [name for name in methods if name != "unic"]
     grays = np.linspace(to_rgb("#7b848d"), to_rgb("#d3d8dc"), max(len(baselines), 2))
     colors = {name: tuple(gray) for name, gray in zip(baselines, grays, strict=False)}
-    return {name: to_rgb(colors.get(name, _OURS)) for name in methods}
+    return {name: to_rgb(colors.get(name, OURS)) for name in methods}
 
 
 def _draw_bars(
@@ -436,9 +455,9 @@ def _draw_bars(
         top = max(mean, *values) if len(values) else mean
         if len(values) > 1:
             std = 100 * measure["std"]
-            axes.errorbar(center, mean, std, color=_INK, elinewidth=1, capsize=2.5, capthick=1)
+            axes.errorbar(center, mean, std, color=INK, elinewidth=1, capsize=2.5, capthick=1)
             spread = np.linspace(-0.28, 0.28, len(values)) * width
-            axes.scatter(center + spread, values, s=9, color="w", edgecolor=_INK, lw=0.7, zorder=3)
+            axes.scatter(center + spread, values, s=9, color="w", edgecolor=INK, lw=0.7, zorder=3)
             top = max(top, mean + std)
         if name == "unic":
             axes.annotate(
@@ -449,7 +468,7 @@ def _draw_bars(
                 ha="center",
                 fontsize=8.5,
                 fontweight="bold",
-                color=_OURS,
+                color=OURS,
             )
 
 
@@ -459,7 +478,7 @@ def _name_cells(axes: Axes, *, names: Sequence[str], columns: NDArray[np.int64])
     axes.tick_params(length=0)
     if len(names) <= _MAX_NAMED:
         axes.set_yticks(range(len(names)), [_shorten(name) for name in names])
-        axes.tick_params(axis="y", labelcolor=_INK)
+        axes.tick_params(axis="y", labelcolor=INK)
     if len(columns) <= _MAX_NAMED:
         axes.set_xticks(range(len(columns)), [str(c) for c in columns])
     if max(len(names), len(columns)) > 25:
@@ -469,7 +488,7 @@ def _name_cells(axes: Axes, *, names: Sequence[str], columns: NDArray[np.int64])
 def _write_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.005:
-            color = "w" if share > 0.5 else _INK
+            color = "w" if share > 0.5 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color)
 
 

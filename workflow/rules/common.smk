@@ -30,6 +30,8 @@ wildcard_constraints:
     method="|".join(stages.METHODS),
     table=rf"(?!(?:{COMPARED})\.)[A-Za-z0-9][A-Za-z0-9_-]*",
     comparison=COMPARED,
+    figure="[A-Za-z0-9][A-Za-z0-9_-]*",
+    number="12|14|15|16",
 
 
 def settings_of(wildcards):
@@ -154,6 +156,64 @@ def times_of_comparison(wildcards):
         )
         for name in experiments_of_comparison(wildcards)
     }
+
+
+def figure(wildcards):
+    """A figure of several experiments, as the configuration has it."""
+    figures = config.get("figures", {})
+    if wildcards.figure not in figures:
+        known = ", ".join(figures) or "none"
+        raise WorkflowError(f"unknown figure {wildcards.figure}, known are {known}")
+    return figures[wildcards.figure]
+
+
+def experiments_of_figure(wildcards):
+    """The experiments that a figure draws, each once."""
+    return stages.experiments_of_figure(figure(wildcards))
+
+
+def scores_of_figure(wildcards):
+    """The scores of each experiment of a figure, or those of its snapshots."""
+    names = experiments_of_figure(wildcards)
+    if figure(wildcards)["x"] != "epoch":
+        return {f"metrics_{name}": f"results/{name}/metrics.json" for name in names}
+    try:
+        return {
+            f"progress_{name}": stages.progress_files(EXPERIMENTS[name], name)
+            for name in names
+        }
+    except ValueError as error:
+        raise WorkflowError(f"figure {wildcards.figure}: {error}") from None
+
+
+def settings_of_figure(wildcards):
+    """The value of each experiment of a figure, where it is drawn over a setting."""
+    key, names = figure(wildcards)["x"], experiments_of_figure(wildcards)
+    if "." not in key:
+        return {}
+    try:
+        return {name: setting(EXPERIMENTS[name], key) for name in names}
+    except ValueError as error:
+        raise WorkflowError(f"figure {wildcards.figure}: {error}") from None
+
+
+def clusters_for_classes(wildcards):
+    """The clusters that are shown, where images may have no true labels."""
+    if stages.has_labels(settings_of(wildcards)):
+        return {}
+    return {
+        "metrics": f"results/{wildcards.experiment}/metrics.json",
+        "predictions": decide(stages.predictions)(wildcards),
+    }
+
+
+def figures_of_paper(wildcards):
+    """The figures of the paper that an experiment has, as images."""
+    return expand(
+        "results/{experiment}/paper_figures/figure{number}.png",
+        experiment=wildcards.experiment,
+        number=decide(stages.paper_figures)(wildcards),
+    )
 
 
 def experiments_of_table(wildcards):

@@ -5,7 +5,13 @@ rule evaluate:
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
         predictions=decide(stages.all_predictions),
     output:
-        scores="results/{experiment}/scores.json",
+        scores=report(
+            "results/{experiment}/scores.json",
+            caption="../report/scores.rst",
+            category="Experiment",
+            subcategory="{experiment}",
+            labels={"what": "scores by seed"},
+        ),
     log:
         "logs/{experiment}/evaluate.log",
     benchmark:
@@ -27,7 +33,13 @@ rule follow_training:
         labels=artifact("split_labels", "labels.zarr/zarr.json"),
         model=artifact("finetune", "seed{seed}/model.safetensors"),
     output:
-        progress="results/{experiment}/seed{seed}/progress.csv",
+        progress=report(
+            "results/{experiment}/seed{seed}/progress.csv",
+            caption="../report/progress.rst",
+            category="Experiment",
+            subcategory="{experiment}",
+            labels={"what": "snapshots, seed {seed}"},
+        ),
     log:
         "logs/{experiment}/seed{seed}/follow_training.log",
     benchmark:
@@ -48,3 +60,33 @@ rule follow_training:
         "Scoring the snapshots of {wildcards.experiment}, seed {wildcards.seed}"
     script:
         "../scripts/evaluation/follow_training.py"
+
+
+rule measure_neighbors:
+    input:
+        unpack(clusters_for_classes),
+        images=artifact("index_images", "images.parquet"),
+        features=artifact("extract_features", "features.zarr/zarr.json"),
+        neighbors=artifact("mine_neighbors", "neighbors.zarr/zarr.json"),
+        positives=artifact("clean_neighbors", "positives.zarr/zarr.json"),
+        labels=artifact("split_labels", "labels.zarr/zarr.json"),
+    output:
+        facts="results/{experiment}/paper_figures/neighbors.json",
+        thresholds="results/{experiment}/paper_figures/figure4.csv",
+        ranks="results/{experiment}/paper_figures/figure8.csv",
+        removed="results/{experiment}/paper_figures/figure9.csv",
+        purity="results/{experiment}/paper_figures/figure10.csv",
+    log:
+        "logs/{experiment}/measure_neighbors.log",
+    benchmark:
+        "logs/{experiment}/measure_neighbors.tsv"
+    conda:
+        "../../environment.yml"
+    threads: value("machine.threads")
+    params:
+        seeds=decide(stages.seeds_for_classes),
+        code=script_digest("evaluation/measure_neighbors.py"),
+    message:
+        "Measuring how far neighbors of {wildcards.experiment} are of one class"
+    script:
+        "../scripts/evaluation/measure_neighbors.py"

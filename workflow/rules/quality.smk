@@ -4,7 +4,13 @@ rule estimate_n_clusters:
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
     output:
         estimate="results/{experiment}/n_clusters.json",
-        figure="results/{experiment}/n_clusters.png",
+        figure=report(
+            "results/{experiment}/n_clusters.png",
+            caption="../report/n_clusters.rst",
+            category="Quality",
+            subcategory="{experiment}",
+            labels={"what": "number of clusters"},
+        ),
     log:
         "logs/{experiment}/estimate_n_clusters.log",
     benchmark:
@@ -31,10 +37,34 @@ rule examine_images:
         predictions=decide(stages.predictions),
     output:
         quality="results/{experiment}/quality.json",
-        page="results/{experiment}/quality.html",
-        duplicates="results/{experiment}/duplicates.csv",
-        outliers="results/{experiment}/outliers.csv",
-        suspects="results/{experiment}/suspects.csv",
+        page=report(
+            "results/{experiment}/quality.html",
+            caption="../report/quality.rst",
+            category="Quality",
+            subcategory="{experiment}",
+            labels={"what": "page"},
+        ),
+        duplicates=report(
+            "results/{experiment}/duplicates.csv",
+            caption="../report/duplicates.rst",
+            category="Quality",
+            subcategory="{experiment}",
+            labels={"what": "duplicates"},
+        ),
+        outliers=report(
+            "results/{experiment}/outliers.csv",
+            caption="../report/outliers.rst",
+            category="Quality",
+            subcategory="{experiment}",
+            labels={"what": "outliers"},
+        ),
+        suspects=report(
+            "results/{experiment}/suspects.csv",
+            caption="../report/suspects.rst",
+            category="Quality",
+            subcategory="{experiment}",
+            labels={"what": "suspects"},
+        ),
     log:
         "logs/{experiment}/examine_images.log",
     benchmark:

@@ -6,7 +6,13 @@ rule fit_consensus:
     output:
         model="results/{experiment}/seed{seed}/consensus.safetensors",
         predictions="results/{experiment}/seed{seed}/consensus.parquet",
-        history="results/{experiment}/seed{seed}/consensus.csv",
+        history=report(
+            "results/{experiment}/seed{seed}/consensus.csv",
+            caption="../report/history.rst",
+            category="Experiment",
+            subcategory="{experiment}",
+            labels={"what": "losses, seed {seed}"},
+        ),
     log:
         "logs/{experiment}/seed{seed}/fit_consensus.log",
     benchmark:

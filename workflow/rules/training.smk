@@ -78,7 +78,13 @@ rule finetune:
         known_labels=artifact("split_labels", "known_labels.zarr/zarr.json"),
     output:
         model="results/{experiment}/seed{seed}/model.safetensors",
-        history="results/{experiment}/seed{seed}/history.csv",
+        history=report(
+            "results/{experiment}/seed{seed}/history.csv",
+            caption="../report/history.rst",
+            category="Experiment",
+            subcategory="{experiment}",
+            labels={"what": "losses, seed {seed}"},
+        ),
     log:
         "logs/{experiment}/seed{seed}/finetune.log",
     benchmark:
