@@ -39,8 +39,9 @@ rule demo:
     default_target: True
     input:
         "results/digits/metrics.json",
+        "results/digits/map.zarr/zarr.json",
     message:
-        "The demo is done: open results/digits/report.html"
+        "The demo is done: open results/digits/report.html, or run unic explore results/digits"
 
 
 rule all:

@@ -125,6 +125,7 @@ class TestPage:
         assert "http://" not in report.html
         assert "https://" not in report.html
         assert "<script" not in report.html
+        assert "unic explore results/" in report.html
 
     def test_embeds_the_figures_it_returns(self, report):
         assert set(report.figures) == {

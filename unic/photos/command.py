@@ -29,6 +29,7 @@ from unic.steering.continuation import ENTRY
 from unic.storage.n_clusters import read_n_clusters
 
 TARGETS = ("metrics.json", "predictions.csv", "quality.json", "model.safetensors")
+MAP = "map.zarr/zarr.json"  # which unic explore would make else; a later run takes it over
 N_CLUSTERS = "n_clusters.json"  # the estimate of K
 
 
@@ -65,7 +66,7 @@ def cluster(options: argparse.Namespace) -> int:
             print(f"  {'settings':<10}  {request.output / ENTRY}\n", flush=True)
             request = _settle_n_clusters(request, run, backbone, n_images)
             entry = make_entry(request, backbone, n_images=n_images)
-            run.reach(request.output, entry, TARGETS)
+            run.reach(request.output, entry, [*TARGETS, MAP])
     except RunError as error:
         return tell_end(error.status)
     print(describe_outcome(request.output))
