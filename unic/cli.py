@@ -162,8 +162,8 @@ def _check_data(options: argparse.Namespace) -> int:
 
 
 def _compile(_: argparse.Namespace) -> None:
-    from unic.maps.compilation import compile_map_loops  # torch and numba take seconds
-    from unic.neighbors.compilation import compile_loops
+    from unic.maps.compilation import compile_map_loops
+    from unic.neighbors.compilation import compile_loops  # torch and numba take seconds
 
     compile_loops()
     compile_map_loops()

@@ -12,6 +12,8 @@ MINE = """
 import sys
 import numpy as np
 from numba.core.dispatcher import Dispatcher
+from unic.maps.layout import map_images
+from unic.maps.trustworthiness import score_map
 from unic.neighbors.far_sets import FarPool
 from unic.neighbors.mining import mine_neighbors
 features = np.random.default_rng(0).normal(size=(500, 3)).round(1).astype(np.float32)
@@ -20,6 +22,10 @@ mined = mine_neighbors(features, n_neighbors=3, far_rank=90)
 unlabeled = np.full(500, -1, dtype=np.int64)
 pool = FarPool(features, mined.far_radius, far_rank=90, known_labels=unlabeled)
 pool.draw(np.arange(500), 20, np.random.default_rng(0))
+score_map(map_images(mined.indices, features, seed=0), mined.indices, features)
+more = np.arange(2000)[:, None] // 2 * 2 + [0, 1]
+more[1::2] = more[1::2, ::-1]
+map_images(more, np.tile(features, (4, 1)), seed=0)
 modules = [module for name, module in sys.modules.items() if name.startswith("unic.")]
 loops = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Dispatcher)}
 misses = {v.__name__: sum(v.stats.cache_misses.values()) for v in loops.values()}

@@ -101,6 +101,11 @@ def test_gcd_shares_mining_with_clustering(fresh_project: Project) -> None:
     assert both["cluster_semi_supervised"] == 1  # of GCD alone
 
 
+def test_a_map_takes_features_and_neighbors_alone(fresh_project: Project) -> None:
+    stages = ("index_images", "extract_features", "mine_neighbors", "map_images")
+    assert fresh_project.plan("results/digits/map.zarr/zarr.json") == dict.fromkeys(stages, 1)
+
+
 def test_simgcd_goes_before_the_features_and_is_scored(fresh_project: Project) -> None:
     planned = fresh_project.plan("results/digits_gcd_simgcd/metrics.json")
     assert planned["pretrain_simgcd"] == planned["predict_simgcd"] == 1

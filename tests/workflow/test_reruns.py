@@ -12,7 +12,7 @@ pytestmark = pytest.mark.workflow
 REPORTED = {"summarize", "collect_table"}
 SCORED = {"evaluate"} | REPORTED
 PREDICTED = {"predict", "cluster_features", "follow_training"} | SCORED
-MINED = {"clean_neighbors", "index_negatives", "finetune"} | PREDICTED
+MINED = {"map_images", "clean_neighbors", "index_negatives", "finetune"} | PREDICTED
 CACHED = {"extract_tokens", "extract_views"}
 EMBEDDED = {"decode_images", "extract_features", "extract_pixels"}
 EDITS = {  # module to the first rules that are built on it, and those that run after these
@@ -29,6 +29,7 @@ EDITS = {  # module to the first rules that are built on it, and those that run 
     "models/heads.py": ({"finetune"}, PREDICTED),
     "neighbors/exact/panels.py": ({"mine_neighbors"}, MINED),
     "neighbors/cleaning.py": ({"clean_neighbors"}, {"finetune"} | PREDICTED),
+    "maps/layout.py": ({"map_images"}, set()),
     "training/losses.py": ({"finetune"}, PREDICTED),
     "baselines/kmeans.py": ({"cluster_features", "follow_training"}, SCORED),
     "evaluation/scores.py": ({"evaluate"}, REPORTED),
@@ -67,6 +68,7 @@ tables:
 TARGETS = (
     *(f"results/{name}/metrics.json" for name in ("tiny", "cached", "frozen")),
     *("results/cached/seed0/progress.csv", "results/tables/own.md"),
+    "results/tiny/map.zarr/zarr.json",
 )
 
 

@@ -1,19 +1,19 @@
-"""Machine code of the compiled loops of the map, made ahead of their first use."""
+"""Machine code of the compiled loops of maps, made ahead of their first use."""
 
 import numpy as np
 
-from unic.maps.layout import map_images
-from unic.maps.trustworthiness import score_map
-
 
 def compile_map_loops() -> None:
-    """Compile all loops of the map on a CPU, and cache them.
+    """Compile all loops of maps on a CPU, and cache them.
 
     What is there already is kept: :func:`unic.neighbors.compilation.compile_loops`, which goes
     first, throws away all that the package has.
     """
-    features = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    distances = np.square(features[:, None] - features).sum(axis=2)  # (n, n)
-    indices = distances.argsort(axis=1)[:, :6].astype(np.int64)
-    positions = map_images(indices, features, seed=0)
-    score_map(positions, indices, features)
+    # Compiled code is looked up on import.
+    from unic.maps.layout import map_images
+    from unic.maps.trustworthiness import score_map
+
+    for n_images in (40, 1100):  # few, whose pairs are summed one by one, and more
+        features = np.random.default_rng(0).normal(size=(n_images, 3)).astype(np.float32)
+        indices = (np.arange(n_images)[:, None] + np.arange(4)) % n_images  # (n, 4)
+        score_map(map_images(indices, features, seed=0), indices, features)

@@ -1,6 +1,5 @@
 """Positions of all images in two dimensions."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -16,27 +15,26 @@ from unic.maps.placing import find_principal, fit_box, order_by_place
 from unic.maps.repulsion import Repulsion
 from unic.neighbors.metric import check_features
 
-logger = logging.getLogger(__name__)
+_MOST_NEIGHBORS = 15  # that an image is joined to
+_START = 1e-4  # deviation of the first positions (Kobak and Berens, 2019)
+_NOISE = 1e-2  # of the start of each phase, so that equal images part
+_LEAST_TOTAL = 1e-6  # of the pushes of an image, far below that of a map
+_SORT_EVERY = 50  # steps
+_IMAGES_A_THREAD = 8192  # with fewer, threads wait for each other longer than they work
 
 
 class _Phase(NamedTuple):
     """Some steps of the descent."""
 
-    name: str
     n_steps: int
     exaggeration: float  # of the pulls
     momentum: float
 
 
-N_NEIGHBORS = 15  # that an image is joined to at most
-_TINY = 1e-300
-_START = 1e-4  # deviation of the first positions (Kobak and Berens, 2019)
-_NOISE = 1e-2  # at the start of each phase, so that equal images part
-# van der Maaten (2014), with the steps that Belkina et al. (2019) take.
-_EARLY = _Phase("map_images, early", 100, exaggeration=12.0, momentum=0.8)
-_LATE = _Phase("map_images, late", 300, exaggeration=1.0, momentum=0.9)
-_SORT_EVERY = 50  # steps
-_IMAGES_A_THREAD = 8192  # with fewer, threads wait for each other longer than they work
+# The steps of Belkina et al. (2019), n / exaggeration, with more momentum than van der Maaten
+# (2014) has, 0.5 and 0.8, and so fewer of them, there 250 and 750 (docs/log.md).
+_EARLY = _Phase(100, exaggeration=12.0, momentum=0.8)
+_LATE = _Phase(300, exaggeration=1.0, momentum=0.9)
 
 
 def map_images(
@@ -44,7 +42,7 @@ def map_images(
     features: NDArray[np.float32],
     *,
     seed: int,
-    n_neighbors: int = N_NEIGHBORS,
+    n_neighbors: int | None = None,
 ) -> NDArray[np.float32]:
     """Lay all images out in two dimensions, near ones near each other: t-SNE.
 
@@ -61,7 +59,8 @@ def map_images(
             least 2.
         features: Shape ``(n, d)``, float32, of the same images, by Euclidean distance.
         seed: Of the noise that tells equal images apart.
-        n_neighbors: How many of the neighbors to use at most, at least 1.
+        n_neighbors: How many of the neighbors to use at most, at least 1; by default as
+            :func:`choose_n_neighbors` says.
 
     Returns:
         Shape ``(n, 2)``, float32, finite, centered, the longer side from -1 to 1.
@@ -74,6 +73,8 @@ def map_images(
         raise ValueError(
             f"features must be of the {len(indices)} images of indices, got {len(features)}"
         )
+    if n_neighbors is None:
+        n_neighbors = choose_n_neighbors(indices)
     if n_neighbors < 1:
         raise ValueError(f"n_neighbors must be at least 1, got {n_neighbors}")
     listed = list_neighbors(indices, n_neighbors=n_neighbors)  # (n, k)
@@ -83,9 +84,23 @@ def map_images(
     with _few_threads(len(listed)):
         positions = _descend(positions, listed, _EARLY)
         positions = _descend(positions + noise.astype(np.float32), listed, _LATE)
-    if not np.isfinite(positions).all():
-        raise FloatingPointError("the map must be finite, got positions that are not")
     return fit_box(positions, principal)
+
+
+def choose_n_neighbors(indices: NDArray[np.int64]) -> int:
+    """How many neighbors of an image make the map: 15, or as many as are listed.
+
+    It is a third of the images at most: where all are neighbors of all, nothing tells them apart.
+
+    Args:
+        indices: Shape ``(n, m)``, as for :func:`map_images`.
+
+    Example:
+        >>> choose_n_neighbors(np.zeros((1000, 11), dtype=np.int64))
+        10
+    """
+    n_images, n_listed = indices.shape
+    return max(1, min(_MOST_NEIGHBORS, n_listed - 1, (n_images - 1) // 3))
 
 
 def _descend(
@@ -106,7 +121,7 @@ def _descend(
     speeds, gains = np.zeros_like(positions), np.ones_like(positions)  # (n, 2) each
     pulls = np.empty_like(positions)  # (n, 2)
     repulsion = Repulsion()
-    for step in trange(phase.n_steps, desc=phase.name, unit="step", disable=None):
+    for step in trange(phase.n_steps, desc="map_images", unit="step", disable=None):
         if step % _SORT_EVERY == 0:
             order = order_by_place(positions)  # (n,)
             positions, speeds, gains = positions[order], speeds[order], gains[order]
@@ -114,7 +129,7 @@ def _descend(
             graph = join_both_ways(listed)
         loops.attract(positions, graph.starts, graph.neighbors, pulls)
         values, slopes = repulsion.measure(positions)
-        total = max(float(values.sum()), _TINY)
+        total = max(float(values.sum()), _LEAST_TOTAL * n_images)
         loops.move(
             *(positions, speeds, gains, pulls, slopes, graph.starts),
             np.float32(2.0 / n_neighbors),

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from unic.maps.layout import N_NEIGHBORS, map_images
+from unic.maps.layout import choose_n_neighbors, map_images
 from unic.maps.trustworthiness import score_map
 from unic.neighbors.metric import to_euclidean
 from unic.storage.stores import Store, check_same_images, manifest_of, open_store, write_derived
@@ -15,6 +15,8 @@ SEED = 0
 
 def make_map(features: Store, neighbors: Store, path: str | Path) -> Store:
     """Lay the training images out in two dimensions, measure that, and write it as a store.
+
+    The rule ``map_images`` calls it too, so the same stores always give the same bytes.
 
     Args:
         features: Of kind ``features``.
@@ -33,7 +35,7 @@ def make_map(features: Store, neighbors: Store, path: str | Path) -> Store:
     indices = neighbors.read("indices")
     metric = neighbors.parameters("neighbors")["metric"]
     points = to_euclidean(features.read("features"), metric)
-    n_neighbors = min(N_NEIGHBORS, indices.shape[1] - 1)
+    n_neighbors = choose_n_neighbors(indices)
     positions = map_images(indices, points, seed=SEED, n_neighbors=n_neighbors)
     scores = score_map(positions, indices, points, seed=SEED)
     logger.info(

@@ -30,7 +30,7 @@ def find_principal(features: NDArray[np.float32]) -> NDArray[np.float64]:
     rows = np.linspace(0, n_images - 1, min(n_images, _SAMPLE)).astype(np.int64)
     sample = features[rows] / np.float64(scale)  # (s, d)
     center = np.median(sample, axis=0)  # (d,)
-    reach = _LONGEST * float(np.median(np.linalg.norm(sample - center, axis=1)))
+    reach = _find_reach(sample - center)
     components = np.zeros((n_images, 2))
     with threadpool_limits(1, user_api="blas"):
         directions = _find_directions(_draw_in(sample - center, reach))  # (d, v)
@@ -50,8 +50,8 @@ def order_by_place(positions: NDArray[np.float32]) -> NDArray[np.int64]:
         positions: Shape ``(n, 2)``, finite.
     """
     low = positions.min(axis=0)  # (2,)
-    span = max(float((positions.max(axis=0) - low).max()), _TINY)
-    cells = ((positions - low) * (_CELLS / span)).astype(np.uint64)  # (n, 2)
+    span = float((positions.max(axis=0) - low).max())
+    cells = ((positions - low) * (_CELLS / (span or 1.0))).astype(np.uint64)  # (n, 2)
     for shift, mask in _SPREADING:
         cells = (cells | (cells << np.uint64(shift))) & np.uint64(mask)
     return np.argsort(cells[:, 0] | (cells[:, 1] << np.uint64(1)), kind="stable")
@@ -73,15 +73,19 @@ def fit_box(positions: NDArray[np.float32], like: NDArray[np.float64]) -> NDArra
     turned = np.einsum("na,ab->nb", centered, left @ right)  # (n, 2)
     low, high = turned.min(axis=0), turned.max(axis=0)  # (2,)
     half = float((high - low).max()) / 2
-    boxed = (turned - (low + high) / 2) / (half if half > 0 else 1.0)
-    return np.clip(boxed, -1.0, 1.0).astype(np.float32)
+    boxed: NDArray[np.float64] = (turned - (low + high) / 2) / (half or 1.0)
+    return boxed.astype(np.float32)
+
+
+def _find_reach(sample: NDArray[np.float64]) -> float:
+    """How long rows ``(s, d)`` may be: most of them may be of one image, and 0."""
+    lengths = np.linalg.norm(sample, axis=1)  # (s,)
+    return _LONGEST * float(np.median(lengths[lengths > 0])) if lengths.any() else 0.0
 
 
 def _draw_in(rows: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
-    """Shorten rows ``(b, d)`` that are longer than a reach, where it is above 0."""
+    """Shorten rows ``(b, d)`` that are longer than a reach."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # (b, 1)
-    if reach == 0:
-        reach = float(lengths.max())
     return rows * np.minimum(1.0, reach / np.maximum(lengths, _TINY))
 
 

@@ -8,9 +8,10 @@ from threadpoolctl import threadpool_limits
 
 from unic.maps import loops
 from unic.maps.graph import check_indices
+from unic.neighbors.metric import check_features
 
 N_NEIGHBORS = 15
-N_ANCHORS = 1000
+_MOST_ANCHORS, _FEWEST_ANCHORS, _COMPARED = 1000, 200, 10**8  # the last over n
 _TINY = 1e-300
 _BLOCK = 4096  # images that are compared with the anchors at a time
 _ROUNDING = 1e-12  # of the squared lengths: by less no image is nearer
@@ -31,7 +32,7 @@ def score_map(
     features: NDArray[np.float32],
     *,
     n_neighbors: int = N_NEIGHBORS,
-    n_anchors: int = N_ANCHORS,
+    n_anchors: int | None = None,
     seed: int = 0,
 ) -> MapScores:
     """Measure a map by all distances of some anchors (Venna and Kaski, 2001).
@@ -47,13 +48,15 @@ def score_map(
         features: Shape ``(n, d)``, float32, that the neighbors are of, by Euclidean distance.
         n_neighbors: k at most: fewer where the lists are shorter, or half of the images are not
             as many.
-        n_anchors: Images to measure at most, drawn at random.
+        n_anchors: Images to measure at most, drawn at random; by default 1,000, and of more than
+            100,000 images fewer, down to 200.
         seed: Of the draw.
 
     Raises:
         ValueError: If the arrays are not these, or not of the same images.
     """
     check_indices(indices)
+    check_features(features)
     n_images, n_listed = indices.shape
     if not len(positions) == len(features) == n_images or n_images < 3:
         raise ValueError(
@@ -61,6 +64,8 @@ def score_map(
             f"got {len(positions)}, {n_images} and {len(features)}"
         )
     n_near = min(n_neighbors, n_listed - 1, (n_images - 1) // 2)
+    if n_anchors is None:
+        n_anchors = max(_FEWEST_ANCHORS, min(_MOST_ANCHORS, _COMPARED // n_images))
     draw = np.random.default_rng(seed).permutation(n_images)[:n_anchors]
     anchors = np.sort(draw)  # (a,)
     near = np.ascontiguousarray(indices[anchors, 1 : n_near + 1])  # (a, k)
@@ -84,21 +89,20 @@ def _count_nearer(
 ) -> NDArray[np.int64]:
     """How many images are nearer to each anchor, by features, than some others ``(a, k)``."""
     scale = max(float(np.abs(features).max()), _TINY)
-    center = features.mean(axis=0, dtype=np.float64) / scale  # (d,)
-    own = features[anchors] / scale - center  # (a, d)
-    own_norms = np.square(own).sum(axis=1)  # (a,)
+    own = features[anchors] / np.float64(scale)  # (a, d)
+    center = np.median(own, axis=0)  # (d,)
+    own -= center
+    own_norms = np.square(own).sum(axis=1)[:, None]  # (a, 1)
     counts = np.zeros(others.shape, dtype=np.int64)
     limits = np.empty(others.shape)
     with threadpool_limits(1, user_api="blas"):
         for row, anchor in enumerate(own):
-            far = features[others[row]] / scale - center  # (k, d)
+            far = features[others[row]] / np.float64(scale) - center  # (k, d)
             limits[row] = np.square(far - anchor).sum(axis=1)
-        largest = float(own_norms.max())
         for start in range(0, len(features), _BLOCK):
-            block = features[start : start + _BLOCK] / scale - center  # (b, d)
-            norms = np.square(block).sum(axis=1)  # (b,)
-            distances = own_norms[:, None] + norms - 2.0 * (own @ block.T)  # (a, b)
-            distances += _ROUNDING * (largest + norms)
+            block = features[start : start + _BLOCK] / np.float64(scale) - center  # (b, d)
+            norms = own_norms + np.square(block).sum(axis=1)  # (a, b)
+            distances = (1.0 + _ROUNDING) * norms - 2.0 * (own @ block.T)  # (a, b)
             is_here = (anchors >= start) & (anchors < start + len(block))  # (a,)
             distances[is_here, anchors[is_here] - start] = np.inf
             loops.count_below(distances, limits, counts)
