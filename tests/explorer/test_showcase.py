@@ -21,6 +21,7 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
         (1, 0, 1),
         (2, 0, 1),
     ]
+    assert showcase.describe()["runs"][0]["paired"] == [1, 2, 3, 0]
     columns = showcase.shown[1].columns
     assert np.flatnonzero(columns["moved"].read()).tolist() == [0, 1, 2]
     assert np.asarray(columns["before"].read()).tolist() == CLUSTERS[0]["train"]

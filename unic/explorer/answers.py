@@ -12,18 +12,14 @@ from unic.explorer.images import describe_image, search_images, tabulate_images
 from unic.explorer.showcase import Showcase, Shown
 from unic.explorer.steering import Steering
 
+_SCRIPTS = (
+    *("address", "colors", "filters", "gallery", "keys", "legend", "main", "panels", "pointing"),
+    *("requests", "scatter", "search", "steering"),
+)
 PAGE = {  # files of the page, and what they are
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
-    "main.js": "text/javascript; charset=utf-8",
-    "requests.js": "text/javascript; charset=utf-8",
-    "colors.js": "text/javascript; charset=utf-8",
-    "scatter.js": "text/javascript; charset=utf-8",
-    "filters.js": "text/javascript; charset=utf-8",
-    "gallery.js": "text/javascript; charset=utf-8",
-    "panels.js": "text/javascript; charset=utf-8",
-    "steering.js": "text/javascript; charset=utf-8",
-    "address.js": "text/javascript; charset=utf-8",
+    **{f"{name}.js": "text/javascript; charset=utf-8" for name in _SCRIPTS},
 }
 JSON, RAW = "application/json", "application/octet-stream"
 CSV, TEXT = "text/csv; charset=utf-8", "text/plain; charset=utf-8"

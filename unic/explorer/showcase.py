@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,16 @@ class Showcase:
         after.columns["before"] = earlier._replace(key="before", title=title)
 
     def describe(self) -> dict[str, Any]:
-        """What the page must know before it draws, for JSON."""
-        return {
-            "runs": [shown.describe() for shown in self.shown],
-            "can_steer": self.steering is not None,
-        }
+        """What the page must know before it draws, for JSON.
+
+        Of two experiments the first has ``paired``: to each of its clusters the one of the second
+        that it is paired with, by which it is colored, else a number that none has.
+        """
+        runs = [shown.describe() for shown in self.shown]
+        comparison = self._comparison if len(runs) == 2 else None
+        if comparison is not None:
+            runs[0]["paired"] = list_partners(comparison.matching, runs[1]["n_clusters"])
+        return {"runs": runs, "can_steer": self.steering is not None}
 
     def compare(self) -> dict[str, Any]:
         """How the clusters of the second experiment match those of the first, for JSON.
@@ -105,6 +111,19 @@ class Showcase:
             "moves": list_records(comparison.moves.head(N_MOVES)),
             "scores": list_records(comparison.scores),
         }
+
+
+def list_partners(matching: pd.DataFrame, n_others: int) -> list[int]:
+    """The other cluster that each cluster is paired with; numbers from ``n_others`` for the rest.
+
+    Example:
+        >>> matching = pd.DataFrame({"cluster": [0, 1, 2], "other": [1, 0, None]}, dtype="Int64")
+        >>> list_partners(matching, 2)
+        [1, 0, 2]
+    """
+    pairs = matching.dropna(subset="cluster").sort_values("cluster")["other"]
+    alone = count(n_others)
+    return [next(alone) if pd.isna(other) else int(other) for other in pairs]
 
 
 def open_showcase(folders: Sequence[Path]) -> Showcase:

@@ -52,8 +52,8 @@ export function findRange(values) {
   return high > low ? [low, high] : [some[0], some[some.length - 1] > some[0] ? some[some.length - 1] : some[0] + 1];
 }
 
-// Packed colors of all images by a column.
-export function colorAll(column, values, range) {
+// Packed colors of all images by a column; `tint` says which color a category has.
+export function colorAll(column, values, range, tint) {
   const colors = new Uint32Array(values.length);
   if (column.kind === "number") {
     const table = Uint32Array.from({ length: 256 }, (_, i) => pack(colorNumber(i / 255)));
@@ -64,7 +64,7 @@ export function colorAll(column, values, range) {
     }
     return colors;
   }
-  const of = column.kind === "flag" ? colorFlag : colorCategory;
+  const of = column.kind === "flag" ? colorFlag : (value) => colorCategory(tint(value));
   const known = new Map();
   for (let i = 0; i < values.length; i++) {
     const value = values[i];

@@ -1,22 +1,19 @@
 // The page: state, and who is told when it changes.
 
 import { readAddress, writeAddress } from "./address.js";
-import { colorAll, colorCategory, colorFlag, colorNumber, css, findRange } from "./colors.js";
+import { colorAll, findRange } from "./colors.js";
 import { applyFilters, showFilters } from "./filters.js";
 import { count, make } from "./gallery.js";
+import { pressKey, showKeys } from "./keys.js";
+import { showLegend } from "./legend.js";
 import { showClusters, showComparison, showImage, showSelection, swatch } from "./panels.js";
-import { drawCell, getAtlas, getColumn, getJson, getPositions } from "./requests.js";
-import { Scatter } from "./scatter.js";
+import { makePictures, Tip } from "./pointing.js";
+import { getColumn, getJson, getPositions } from "./requests.js";
+import { MAX_PICTURES, Scatter } from "./scatter.js";
+import { listenToSearch } from "./search.js";
 import { Steering } from "./steering.js";
 
 const byId = (id) => document.getElementById(id);
-const KEYS = [
-  ["/", "search images by name, #5 is row 5"], ["l", "lasso on or off; Shift and drag draws one"], ["c, C", "next, previous color"],
-  ["t", "pictures in place of points, where few are in view"], ["f", "show all"], ["+ −", "closer, farther"], ["n, p", "next, previous image of the list"],
-  ["1 … 5", "panels"], ["r, w", "the image is right, wrong in its cluster"], ["u", "undo the latest mark"], ["x", "the other run, where there are two"],
-  ["d", "light or dark"], ["Esc", "clear what is selected"], ["?", "these keys"],
-];
-
 class App {
   async start() {
     this.setTheme(localStorage.getItem("unic-theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
@@ -67,26 +64,41 @@ class App {
     return run.values.get(key);
   }
 
+  // Values that a filter asks for: of this run, or of the one that has them, whose images are the same.
+  getFiltered(key) {
+    const has = (run) => run.columns.some((column) => column.key === key);
+    const number = has(this.run) ? this.state.run : this.runs.findIndex(has);
+    return number < 0 ? null : this.getValues(key, number);
+  }
+
+  // Which color a category has: clusters of an earlier run have those of the ones they are paired with.
+  tints(column, number = this.state.run) {
+    const { paired } = this.runs[number];
+    return (value) => (paired && value >= 0 && ["cluster", "before"].includes(column.key) ? paired[value] : value);
+  }
+
+  swatch(cluster, number = this.state.run) {
+    return swatch(this.tints({ key: "cluster" }, number)(cluster), this.nameCluster(cluster));
+  }
+
   // Colors, filters and selection anew.
   async recolor() {
     const { filters, picked } = this.state;
+    const filtered = new Map(await Promise.all(filters.map(async ({ key }) => [key, await this.getFiltered(key)])));
+    const isShown = applyFilters(this.n, filters, (key) => filtered.get(key));
+    const isChosen = new Uint8Array(this.n);
+    for (const row of picked) isChosen[row] = 1;
     for (const map of this.maps) {
-      const run = this.runs[map.number];
-      const key = run.columns.some((each) => each.key === this.state.color) ? this.state.color : run.columns[0].key;
-      const column = run.columns.find((each) => each.key === key), values = await this.getValues(key, map.number);
+      const run = this.runs[map.number], { color } = this.state;
+      const column = run.columns.find(({ key }) => key === color) ?? run.columns[0];
+      const values = await this.getValues(column.key, map.number);
       const range = column.kind === "number" ? findRange(values) : null;
-      const own = filters.filter((filter) => run.columns.some((each) => each.key === filter.key));
-      const filtered = new Map(await Promise.all(own.map(async ({ key }) => [key, await this.getValues(key, map.number)])));
-      const isChosen = new Uint8Array(run.n_images);
-      for (const row of picked) isChosen[row] = 1;
-      map.setData({
-        positions: run.positions,
-        colors: colorAll(column, values, range),
-        isShown: applyFilters(run.n_images, own, (key) => filtered.get(key)),
-        isChosen,
-      });
+      const tint = this.tints(column, map.number);
+      map.setData({ positions: run.positions, colors: colorAll(column, values, range, tint), isShown, isChosen });
       map.describe(`Map of ${run.n_images} images of ${run.name}, colored by ${column.title}`);
-      if (map === this.maps[0]) this.showLegend(column, values, range);
+      if (map !== this.maps[0]) continue;
+      const nameOf = (column, value) => this.nameValue(column, value);
+      showLegend(byId("legend"), column, { values, range, tint, nameOf, onChoose: (filter) => this.setFilter(filter) });
     }
     showFilters(byId("filters"), {
       filters, columns: this.run.columns, nameOf: (column, value) => this.nameValue(column, value),
@@ -135,30 +147,12 @@ class App {
     }));
   }
 
-  showLegend(column, values, range) {
-    const legend = byId("legend");
-    if (column.kind === "number") {
-      const bar = make("canvas", { width: 140, height: 12 }), pen = bar.getContext("2d");
-      for (let x = 0; x < 140; x++) {
-        pen.fillStyle = css(colorNumber(x / 139));
-        pen.fillRect(x, 0, 1, 12);
-      }
-      const [low, high] = range.map((value) => make("span", {}, String(Number(value.toPrecision(3)))));
-      return legend.replaceChildren(make("span", {}, column.title), low, bar, high);
-    }
-    const found = [...new Set(values)].sort((a, b) => a - b).slice(0, 120);
-    legend.replaceChildren(make("span", {}, column.title), ...found.map((value) => {
-      const dot = make("span", { className: "swatch" });
-      dot.style.background = css(column.kind === "flag" ? colorFlag(value) : colorCategory(value));
-      const filter = column.kind === "flag" ? { key: column.key, low: value, high: value } : { key: column.key, values: [value] };
-      return make("button", { type: "button", title: "Show these alone", onclick: () => this.setFilter(filter) }, dot, this.nameValue(column, value));
-    }));
-  }
-
   nameValue(column, value) {
     if (column.kind === "flag") return value ? "yes" : "no";
     if (value < 0) return "none";
-    return column.key === "cluster" ? this.nameCluster(value) : column.names[value] || String(value);
+    if (column.key === "cluster") return this.nameCluster(value);
+    const name = column.names[value];
+    return column.key === "before" && name ? `${value} ${name}` : name || String(value);
   }
 
   nameCluster(cluster) {
@@ -272,8 +266,10 @@ class App {
     if (number === this.state.run) return;
     this.state.run = number;
     if (!this.column(this.state.color)) this.state.color = this.run.columns[0].key;
-    this.maps[0].number = number;
-    this.maps[0].parent.querySelector(".name").textContent = this.run.name;
+    this.maps.forEach((map, i) => {
+      map.number = i ? 1 - number : number;
+      map.parent.querySelector(".name").textContent = this.runs[map.number].name;
+    });
     await this.maps[0].moveTo(this.run.positions);
     await this.refresh();
   }
@@ -291,11 +287,10 @@ class App {
   }
 
   showMove(move) {
-    const other = this.runs.length - 1;
-    if (this.state.run !== other) this.state.run = this.maps[0].number = other;
     this.state.filters = [{ key: "moved", low: 1, high: 1 }, { key: "cluster", values: [move.to] }, { key: "before", values: [move.from] }];
     this.state.tab = "selection";
-    return this.refresh();
+    const latest = this.runs.length - 1;
+    return this.state.run === latest ? this.refresh() : this.setRun(latest);
   }
 
   setOverlay(overlay) {
@@ -307,50 +302,19 @@ class App {
   }
 
   hover(row, event, map) {
-    const tip = byId("tip");
     this.maps.filter((other) => other !== map && other.hovered !== row).forEach((other) => { other.hovered = row; other.drawTop(); });
-    if (row < 0) return (tip.hidden = true);
-    const left = event.clientX + 16 + 250 < innerWidth ? event.clientX + 16 : event.clientX - 140;
-    Object.assign(tip.style, { left: `${left}px`, top: `${Math.min(event.clientY + 16, innerHeight - 180)}px` });
-    if (tip.dataset.row === String(row) && !tip.hidden) return;
-    tip.dataset.row = row;
-    clearTimeout(this.tipWait);
-    this.tipWait = setTimeout(() => this.fillTip(tip, row, map.number), 40);
+    this.tip.show(row, event, map.number, async () => {
+      if (!this.runs[map.number].n_clusters) return [`row ${row}`];
+      const cluster = (await this.getValues("cluster", map.number))[row];
+      return [`row ${row} `, this.swatch(cluster, map.number)];
+    });
   }
 
-  async fillTip(tip, row, number) {
-    const canvas = tip.firstElementChild, cluster = this.runs[number].n_clusters ? (await this.getValues("cluster", number))[row] : null;
-    try {
-      const atlas = await getAtlas(number, [row], 96);
-      if (tip.dataset.row !== String(row)) return;
-      const pen = canvas.getContext("2d");
-      drawCell(pen, atlas, 0, 96, 0, 0, 96);
-    } catch { return; }
-    tip.lastElementChild.replaceChildren(`row ${row} `, cluster === null ? "" : swatch(cluster, this.nameCluster(cluster)));
-    tip.hidden = false;
-  }
-
-  // Pictures in place of points, where few are in view.
   setPictures(isOn) {
     byId("pictures").ariaPressed = String(isOn);
-    const known = new Map(); // row to [atlas, place]
-    const draw = (map, pen) => {
-      const missing = map.inView.filter((row) => !known.has(row));
-      if (missing.length) {
-        missing.forEach((row) => known.set(row, null));
-        getAtlas(map.number, missing, 64).then((atlas) => {
-          missing.forEach((row, i) => known.set(row, [atlas, i]));
-          map.drawTop();
-        }, () => {});
-      }
-      const side = 44 * map.ratio;
-      for (const row of map.inView) {
-        const place = known.get(row), [x, y] = map.toPixel(row);
-        if (place) drawCell(pen, place[0], place[1], 64, x - side / 2, y - side / 2, side);
-      }
-    };
-    this.maps.forEach((map) => { map.pictures = isOn ? draw : null; map.redraw(); });
-    if (isOn && this.maps[0].inView.length > 160) this.say("come closer until at most 160 images are in view");
+    const draw = isOn ? makePictures() : null;
+    this.maps.forEach((map) => { map.pictures = draw; map.redraw(); });
+    if (isOn && this.maps[0].inView.length > MAX_PICTURES) this.say(`come closer until at most ${MAX_PICTURES} images are in view`);
   }
 
   setLasso(isOn) {
@@ -402,73 +366,16 @@ class App {
     }
   }
 
-  async search(text) {
-    const list = byId("found");
-    const { images } = text ? await getJson(`api/${this.state.run}/search?q=${encodeURIComponent(text)}`) : { images: [] };
-    if (byId("search").value.trim() !== text) return;
-    list.hidden = !text;
-    const choose = (row) => {
-      list.hidden = true;
-      byId("search").value = "";
-      byId("search").blur();
-      this.chooseImage(row);
-    };
-    list.replaceChildren(...(images.length ? images.map(({ row, id }) => make("li", {}, make("button", { type: "button", onclick: () => choose(row) }, id)))
-      : [make("li", { className: "note" }, "no image has this in its name")]));
-  }
-
   listen() {
+    this.tip = new Tip(byId("tip"));
     byId("color").onchange = (event) => this.setColor(event.target.value);
     byId("lasso").onclick = () => this.setLasso(!this.maps[0].lassoing);
     byId("pictures").onclick = () => this.setPictures(!this.maps[0].pictures);
     byId("fit").onclick = () => this.maps[0].fit();
     byId("theme").onclick = () => this.toggleTheme();
-    byId("help").onclick = () => this.showKeys();
-    const field = byId("search");
-    field.oninput = () => this.attempt(() => this.search(field.value.trim()));
-    field.onkeydown = (event) => {
-      if (event.key === "Enter") byId("found").querySelector("button")?.click();
-      if (event.key === "Escape") { field.value = ""; byId("found").hidden = true; field.blur(); }
-    };
-    document.addEventListener("keydown", (event) => this.press(event));
-    document.addEventListener("click", (event) => { if (!event.target.closest(".search")) byId("found").hidden = true; });
-  }
-
-  press(event) {
-    if (event.target.closest("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const { columns } = this.run, at = columns.findIndex(({ key }) => key === this.state.color);
-    const { image } = this.state, one = image === null ? [] : [image];
-    const actions = {
-      "/": () => byId("search").focus(),
-      l: () => this.setLasso(!this.maps[0].lassoing),
-      c: () => this.setColor(columns[(at + 1) % columns.length].key),
-      C: () => this.setColor(columns[(at + columns.length - 1) % columns.length].key),
-      t: () => this.setPictures(!this.maps[0].pictures),
-      f: () => this.maps[0].fit(),
-      "+": () => this.maps[0].zoomBy(1.4),
-      "-": () => this.maps[0].zoomBy(1 / 1.4),
-      n: () => this.step(1),
-      p: () => this.step(-1),
-      r: () => this.steering && one.length && this.steering.attempt({ action: "right", rows: one }),
-      w: () => this.steering && one.length && this.steering.attempt({ action: "wrong", rows: one }),
-      u: () => this.steering?.undo(),
-      x: () => this.toggleRun(),
-      d: () => this.toggleTheme(),
-      "?": () => this.showKeys(),
-      Escape: () => this.clearSelection(),
-    };
-    const tab = this.tabs[Number(event.key) - 1];
-    const action = tab ? () => this.setTab(tab[0]) : actions[event.key];
-    if (!action) return;
-    event.preventDefault();
-    this.attempt(action);
-  }
-
-  showKeys() {
-    const dialog = byId("keys");
-    dialog.replaceChildren(make("h2", {}, "Keys"), make("dl", {}, ...KEYS.flatMap(([key, text]) => [make("dt", {}, make("kbd", {}, key)), make("dd", {}, text)])),
-      make("div", { className: "actions" }, make("button", { type: "button", onclick: () => dialog.close() }, "Close")));
-    dialog.showModal();
+    byId("help").onclick = showKeys;
+    listenToSearch(this);
+    document.addEventListener("keydown", (event) => pressKey(this, event));
   }
 }
 

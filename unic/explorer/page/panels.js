@@ -70,7 +70,7 @@ export async function showClusters(panel, app) {
   if (app.state.tab !== "clusters") return;
   const rows = about.map((each) => ({
     onClick: () => app.chooseCluster(each.cluster),
-    cells: [swatch(each.cluster, app.nameCluster(each.cluster)), each.size, number(percent(each.confidence)), number(percent(each.agreement))],
+    cells: [app.swatch(each.cluster), each.size, number(percent(each.confidence)), number(percent(each.agreement))],
   }));
   panel.replaceChildren(
     make("h2", {}, count(about.length, "cluster")),
@@ -86,7 +86,7 @@ async function showCluster(panel, app) {
   const confidence = await app.getValues("confidence");
   panel.replaceChildren(
     make("div", { className: "actions" }, make("button", { type: "button", onclick: () => app.chooseCluster(null) }, "All clusters")),
-    make("h2", {}, swatch(cluster, app.nameCluster(cluster))),
+    make("h2", {}, app.swatch(cluster)),
     makeFacts([
       ["images", one.size.toLocaleString("en-US")],
       ["mean confidence", percent(one.confidence)],
@@ -94,7 +94,7 @@ async function showCluster(panel, app) {
       ["other seeds agree", one.seeds === null ? null : percent(one.seeds)],
       ["most are", one.majority ? `${one.majority} (${percent(one.purity)})` : null],
     ]),
-    make("div", { className: "actions" }, "Nearest: ", ...one.nearest.map((other) => make("button", { type: "button", onclick: () => app.chooseCluster(other) }, swatch(other, app.nameCluster(other))))),
+    make("div", { className: "actions" }, "Nearest: ", ...one.nearest.map((other) => make("button", { type: "button", onclick: () => app.chooseCluster(other) }, app.swatch(other)))),
     app.steering ? app.steering.makeClusterActions(cluster) : "",
     make("h3", {}, "From most to least confident"),
     makeGallery(app.state.run, rows, app.galleryOptions((row) => ({ text: percent(confidence[row]), title: `row ${row}, confidence ${confidence[row].toFixed(3)}` }))),
@@ -146,14 +146,14 @@ export async function showComparison(panel, app) {
 const formatScore = (name, value) => (value === null ? "–" : name === "used_clusters" ? value.toFixed(0) : (100 * value).toFixed(2));
 const note = (text) => make("p", { className: "note" }, text);
 
-export function swatch(cluster, text) {
+export function swatch(tint, text) {
   const dot = make("span", { className: "swatch" });
-  dot.style.background = css(colorCategory(cluster));
+  dot.style.background = css(colorCategory(tint));
   return make("span", {}, dot, text);
 }
 
 function clusterLink(app, cluster, more) {
-  const link = make("button", { type: "button", onclick: () => app.chooseCluster(cluster) }, swatch(cluster, app.nameCluster(cluster)));
+  const link = make("button", { type: "button", onclick: () => app.chooseCluster(cluster) }, app.swatch(cluster));
   return make("span", {}, link, more);
 }
 

@@ -4,7 +4,7 @@
 import { colorBack, colorFaint, css, pack } from "./colors.js";
 
 const PICK = 7; // pixels around the pointer in which a point is looked for
-const MAX_PICTURES = 160;
+export const MAX_PICTURES = 160; // images in view that have pictures in place of points
 
 export class Scatter {
   constructor(parent, { onHover, onPick, onLasso, onView }) {
