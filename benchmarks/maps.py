@@ -37,6 +37,9 @@ class Images(NamedTuple):
     distances: NDArray[np.float32]  # (n, k + 1)
 
 
+Make = Callable[[Images], NDArray[np.float32]]
+
+
 class Cost(NamedTuple):
     """What a call took."""
 
@@ -72,9 +75,8 @@ def read(folder: Path) -> Images:
     metric = neighbors.parameters("neighbors")["metric"]
     points = to_euclidean(features.read("features"), metric)
     indices, distances = neighbors.read("indices"), neighbors.read("distances")
-    return Images(
-        f"{folder.name}, n = {len(points)}, d = {points.shape[1]}", points, indices, distances
-    )
+    name = f"{folder.name}, n = {len(points)}, d = {points.shape[1]}"
+    return Images(name, points, indices, distances)
 
 
 def unic_map(images: Images) -> NDArray[np.float32]:
@@ -87,48 +89,43 @@ def umap_map(images: Images) -> NDArray[np.float32]:
 
     n_listed = choose_n_neighbors(images.indices) + 1  # UMAP counts the image itself
     known = (images.indices[:, :n_listed], images.distances[:, :n_listed], None)
+    n_threads = numba.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = umap.UMAP(
-            n_neighbors=n_listed, precomputed_knn=known, n_jobs=numba.get_num_threads()
-        )
-        return np.ascontiguousarray(found.fit_transform(images.features), dtype=np.float32)
+        reducer = umap.UMAP(n_neighbors=n_listed, precomputed_knn=known, n_jobs=n_threads)
+        return np.ascontiguousarray(reducer.fit_transform(images.features), dtype=np.float32)
 
 
 def measure(call: Callable[[], NDArray[np.float32]]) -> tuple[NDArray[np.float32], Cost]:
     """What a call gives, and what it takes."""
-    reset = Path("/proc/self/clear_refs")
-    reset.write_text("5")  # the peak of the memory, of Linux
-    before = _memory("VmHWM")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak; of Linux
+    before = _peak()
     wall, processor = time.perf_counter(), time.process_time()
     found = call()
-    cost = Cost(
-        time.perf_counter() - wall,
-        time.process_time() - processor,
-        _memory("VmHWM") - before,
-    )
-    return found, cost
+    seconds, seconds_of_all = time.perf_counter() - wall, time.process_time() - processor
+    return found, Cost(seconds, seconds_of_all, _peak() - before)
 
 
-def _memory(key: str) -> float:
+def _peak() -> float:
+    """The most memory since the last reset, MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def compare(
-    images: Images, makers: dict[str, Callable[[Images], NDArray[np.float32]]], turns: int
-) -> None:
+def compare(images: Images, makers: dict[str, Make], turns: int) -> None:
+    """Let all take turns, and print a line each; two of them end in ratios of the least costs."""
     costs: dict[str, list[Cost]] = {name: [] for name in makers}
     for _ in range(turns):
         for name, make in makers.items():
             positions, cost = measure(lambda make=make: make(images))  # type: ignore[misc]
             costs[name].append(cost)
             scores = score_map(positions, images.indices, images.features)
-            print(
-                f"| {images.name} | {name} | {cost.seconds:.1f} | {cost.processor:.1f} | {cost.peak:.0f} "
-                f"| {scores.trustworthiness:.4f} | {scores.continuity:.4f} |",
-                flush=True,
-            )
+            columns = [
+                *(images.name, name),
+                *(f"{cost.seconds:.1f}", f"{cost.processor:.1f}", f"{cost.peak:.0f}"),
+                *(f"{scores.trustworthiness:.4f}", f"{scores.continuity:.4f}"),
+            ]
+            print(f"| {' | '.join(columns)} |", flush=True)
     if len(makers) == 2:
         for unit in ("seconds", "processor"):
             ours, other = (min(getattr(cost, unit) for cost in costs[name]) for name in makers)
