@@ -195,10 +195,14 @@ def main() -> None:
                     )
                 )
             for number, scores in enumerate(zip(*seeds, strict=True)):
-                mean, std = np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1)
+                mean = np.mean(scores, axis=0)
+                std = np.std(scores, axis=0, ddof=int(len(scores) > 1))
                 cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(mean[1:], std[1:], strict=True)]
                 name = f"{folder.name} ({len(images.labels):,})"
-                print(f"| {name} | {strategy} | {number} | {mean[0]:.0f} | {' | '.join(cells)} |")
+                print(
+                    f"| {name} | {strategy} | {number} | {mean[0]:.0f} | {' | '.join(cells)} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -149,8 +149,9 @@ def test_images_of_a_class(marks: Marks) -> None:
 def test_a_label_of_its_own_stands_before_the_name(marks: Marks) -> None:
     marks.mark_images([6], "cat")
     state = marks.name_cluster(2, "dog")
-    assert state.labels == {6: "cat", 7: "dog", 8: "dog"}
-    assert state.examples == {7, 8}
+    assert state.labels == {6: "cat", 7: "dog", 8: "dog", 9: "dog"}
+    assert state.examples == {7, 8, 9}
+    assert marks.mark_images([7], "cat").labels == {6: "cat", 7: "cat", 8: "dog", 9: "dog"}
 
 
 def test_what_is_right_is_not_wrong(marks: Marks) -> None:

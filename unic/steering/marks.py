@@ -56,8 +56,9 @@ class Marks:
     is marked as wrong. Two clusters of one name are one class, and the next run has one
     cluster for it; of how many, only merges and splits say something.
 
-    All calls raise ValueError for what does not fit, and OSError where nothing can be written; then
-    nothing has changed.
+    All calls raise ValueError for what does not fit, and OSError where the journal cannot be
+    written; then nothing has changed. Where ``labels.csv`` alone cannot, which is an OSError, too,
+    the mark holds, and the file follows with the next one.
     """
 
     def __init__(
@@ -115,8 +116,7 @@ class Marks:
         def make(board: Board) -> Line:
             _check_cluster(board, cluster)
             rows = self._check_rows(shown) if len(shown) else self._surest
-            own = [row for row in rows if board.clusters[row] == cluster]
-            examples = self._find_examples(board, cluster, own)
+            examples = self._find_examples(board, cluster, kept, rows)
             return {"do": "name", "cluster": int(cluster), "name": kept, "examples": examples}
 
         return self._add(make)
@@ -138,11 +138,12 @@ class Marks:
                 _check_cluster(board, cluster)
             names = [board.names[cluster] for cluster in chosen if cluster in board.names]
             made = "cluster " + "+".join(map(str, sorted(chosen)))
-            examples = [self._find_examples(board, each, self._surest) for each in chosen]
+            taken = kept or next(iter(names), made)
+            examples = [self._find_examples(board, each, taken, self._surest) for each in chosen]
             return {
                 "do": "merge",
                 "clusters": chosen,
-                "name": kept or next(iter(names), made),
+                "name": taken,
                 "examples": [image for images in examples for image in images],
             }
 
@@ -171,12 +172,19 @@ class Marks:
             images = [self._ids(rows[numbers == part]) for part in np.unique(numbers)]
             if len(images) < 2:
                 raise ValueError(f"parts must be at least two, cluster {cluster} has one")
+            names = _name_parts(board, cluster, images)
+            ordered = [row for row in self._surest if board.clusters[row] == cluster]
+            part_of = dict(zip(rows.tolist(), numbers.tolist(), strict=True))
+            examples = [
+                self._choose_examples(board, name, (r for r in ordered if part_of[r] == part))
+                for part, name in zip(np.unique(numbers).tolist(), names, strict=True)
+            ]
             return {
                 "do": "split",
                 "cluster": int(cluster),
                 "parts": images,
-                "names": _name_parts(board, cluster, images),
-                "examples": [self._surest_of(board, set(part)) for part in images],
+                "names": names,
+                "examples": examples,
             }
 
         return self._add(make)
@@ -319,18 +327,22 @@ class Marks:
         logger.warning("%s is taken for marks, and written anew", self._labels_csv)
         return labels
 
-    def _find_examples(self, board: Board, cluster: int, rows: Iterable[int]) -> list[str]:
-        """Examples that a named cluster has, else the first of some rows that are of it."""
+    def _find_examples(
+        self, board: Board, cluster: int, name: str, rows: Iterable[int]
+    ) -> list[str]:
+        """Examples that a named cluster has, else the first of some rows that may be some."""
         if cluster in board.names:
             found = [i for i in board.examples.get(cluster, []) if i not in board.wrong]
             if found or cluster in board.run.names:  # whose labeled images are examples enough
                 return found
-        own = [self._run.ids[row] for row in rows if board.clusters[row] == cluster]
-        return [image for image in own if image not in board.wrong][: self._n_examples]
+        own = (row for row in rows if board.clusters[row] == cluster)
+        return self._choose_examples(board, name, own)
 
-    def _surest_of(self, board: Board, images: set[str]) -> list[str]:
-        ordered = [self._run.ids[row] for row in self._surest if self._run.ids[row] in images]
-        return [image for image in ordered if image not in board.wrong][: self._n_examples]
+    def _choose_examples(self, board: Board, name: str, rows: Iterable[int]) -> list[str]:
+        """The first that are not marked as wrong, nor have a label of another name."""
+        images = (self._run.ids[row] for row in rows)
+        free = (i for i in images if i not in board.wrong and board.own.get(i, name) == name)
+        return [*islice(free, self._n_examples)]
 
     def _check_rows(self, rows: Sequence[int]) -> list[int]:
         found = [*dict.fromkeys(operator.index(row) for row in rows)]
