@@ -20,7 +20,7 @@ _START = 1e-4  # deviation of the first positions (Kobak and Berens, 2019)
 _NOISE = 1e-2  # of the start of each phase, so that equal images part
 _LEAST_TOTAL = 1e-6  # of the pushes of an image, far below that of a map
 _SORT_EVERY = 50  # steps
-_IMAGES_A_THREAD = 8192  # with fewer, threads wait for each other longer than they work
+_IMAGES_A_THREAD = 65_536  # with fewer, threads wait for each other longer than they work
 
 
 class _Phase(NamedTuple):
