@@ -6,7 +6,7 @@ from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
 _TINY = 1e-300
-_SAMPLE = 20_000  # images that the directions are found by
+_SAMPLE = 5_000  # images that the directions are found by
 _LONGEST = 3.0  # median lengths, beyond which a feature is drawn in
 _CELLS = 2**16 - 1  # along an axis
 # Shifts and masks that put a zero between the bits of 16.
@@ -26,7 +26,7 @@ def find_principal(features: NDArray[np.float32]) -> NDArray[np.float64]:
         features: Shape ``(n, d)``, finite.
     """
     n_images = len(features)
-    scale = max(float(np.abs(features).max()), _TINY)
+    scale = max(float(features.max()), -float(features.min()), _TINY)
     rows = np.linspace(0, n_images - 1, min(n_images, _SAMPLE)).astype(np.int64)
     sample = features[rows] / np.float64(scale)  # (s, d)
     center = np.median(sample, axis=0)  # (d,)

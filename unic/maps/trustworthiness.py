@@ -88,7 +88,7 @@ def _count_nearer(
     features: NDArray[np.float32], anchors: NDArray[np.int64], others: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """How many images are nearer to each anchor, by features, than some others ``(a, k)``."""
-    scale = max(float(np.abs(features).max()), _TINY)
+    scale = max(float(features.max()), -float(features.min()), _TINY)
     own = features[anchors] / np.float64(scale)  # (a, d)
     center = np.median(own, axis=0)  # (d,)
     own -= center
