@@ -18,7 +18,12 @@ CONDA_NAMES = {
 UNTESTED = {  # modules without a test of their own
     "models/trunk_output",  # a tuple, of which tests of backbones, token layouts and sources are
 }
-ELSEWHERE = ("workflow", "docs", "slurm")  # folders of tests that are of no single module
+ELSEWHERE = (
+    "workflow",
+    "docs",
+    "slurm",
+    "browser",
+)  # folders of tests that are of no single module
 
 
 def specifiers(requirements: list[str]) -> dict[str, str]:
