@@ -159,6 +159,7 @@ def test_an_image_is_joined_to_few_of_few() -> None:
         ({"features": blobs(9)}, "features must be of the 20 images of indices, got 9"),
         ({"features": np.full((20, 2), np.nan, np.float32)}, "features must be finite"),
         ({"indices": np.zeros((20, 4))}, "indices must be an int64 array"),
+        ({"indices": np.arange(20)}, "indices must be an int64 array"),
         ({"n_neighbors": 0}, "n_neighbors must be at least 1, got 0"),
     ],
 )

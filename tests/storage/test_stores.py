@@ -34,7 +34,7 @@ from unic.storage.stores import (
     write_store,
 )
 
-SIZES = {"n": 30, "d": 7, "k": 4, "m": 5, "w": 6}
+SIZES = {"n": 30, "d": 7, "k": 4, "m": 5, "w": 6, "axis": 2}
 IDS = {"train": [f"{row}.png" for row in range(30)], "test": ["b/ü.png", "日本.jpg", "a b.png"]}
 IDS_OF_TRAIN = {"train": IDS["train"]}
 ALL_KINDS = pytest.mark.parametrize("kind", list(SHAPES))

@@ -19,14 +19,9 @@ def list_neighbors(indices: NDArray[np.int64], *, n_neighbors: int) -> NDArray[n
     """The images ``(n, k)`` that each image is joined to, itself not among them.
 
     Args:
-        indices: Shape ``(n, m)``, int64, nearest first, column 0 the image itself, as
-            :func:`unic.neighbors.mining.mine_neighbors` gives them; n and m at least 2.
+        indices: Shape ``(n, m)``, int64, checked, nearest first, column 0 the image itself.
         n_neighbors: k at most.
-
-    Raises:
-        ValueError: If the indices are not that; says what they are.
     """
-    check_indices(indices)
     return indices[:, 1 : n_neighbors + 1].astype(np.int32)
 
 

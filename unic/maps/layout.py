@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import trange
 
 from unic.maps import loops
-from unic.maps.graph import join_both_ways, list_neighbors, renumber
+from unic.maps.graph import check_indices, join_both_ways, list_neighbors, renumber
 from unic.maps.placing import find_principal, fit_box, order_by_place
 from unic.maps.repulsion import Repulsion
 from unic.neighbors.metric import check_features
@@ -68,6 +68,7 @@ def map_images(
     Raises:
         ValueError: If the arrays are not these, or not of the same images.
     """
+    check_indices(indices)
     check_features(features)
     if len(features) != len(indices):
         raise ValueError(
