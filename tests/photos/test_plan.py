@@ -66,6 +66,25 @@ def test_times_follow_images_seeds_and_effort(request_of: Request) -> None:
     assert quick < standard < thorough
 
 
+def test_a_training_is_followed_by_another_look_at_the_images(request_of: Request) -> None:
+    asked = replace(request_of, effort="standard", seeds=(0, 1, 2))
+    found = estimate_seconds(asked, 1000, 1200, SPEED)
+    assert found["predicting"] == pytest.approx(3 * 1200 * SPEED.embed)
+    assert found["views"] == pytest.approx(4 * 1000 * 0.7 * SPEED.embed)
+    one = estimate_seconds(replace(asked, seeds=(0,)), 1000, 1200, SPEED)
+    for stage in ("training", "k-means"):
+        assert found[stage] == pytest.approx(3 * one[stage])
+
+
+@pytest.mark.parametrize("effort", ["quick", "standard", "thorough"])
+def test_a_machine_twice_as_slow_takes_twice_as_long(request_of: Request, effort: str) -> None:
+    asked = replace(request_of, effort=effort, n_clusters="auto")
+    slow = SPEED._replace(decode=2 * SPEED.decode, embed=2 * SPEED.embed, processor=2.0)
+    found = estimate_seconds(asked, 30_000, 30_000, slow)
+    for stage, seconds in estimate_seconds(asked, 30_000, 30_000, SPEED).items():
+        assert found[stage] == pytest.approx(2 * seconds)
+
+
 def test_features_that_are_there_take_no_time(request_of: Request) -> None:
     backbone = find_pretrained("bundled:digits_test_resnet")
     speed = measure_speed(request_of, check_request(request_of), backbone, has_features=True)
