@@ -88,6 +88,7 @@ def write_results(folder: Path, n: int) -> None:
         {
             "experiment": folder.name,
             "method": "consensus",
+            "task": "clustering",
             "n_clusters": N_CLUSTERS,
             "seeds": [0],
             "shown": {"seed": 0},
@@ -161,12 +162,10 @@ class Hand:
         self.clock("lasso", mouse.up, "h2:has-text('selected')")
 
 
-def memory(process: psutil.Process) -> float:
-    """GB of a process and its children that are theirs alone."""
-    return (
-        sum(each.memory_full_info().uss for each in [process, *process.children(recursive=True)])
-        / 1e9
-    )
+def memory(process: psutil.Process, *, alone: bool = False) -> float:
+    """GB of a process, and of its children, that are theirs alone."""
+    family = [process] if alone else [process, *process.children(recursive=True)]
+    return sum(each.memory_full_info().uss for each in family) / 1e9
 
 
 def main() -> None:

@@ -108,3 +108,10 @@ def test_other_methods_are_not_there(server: Server) -> None:
 def test_a_taken_port_is_refused(server: Server) -> None:
     with pytest.raises(OSError, match="in use"):
         Server(server.showcase, port=server.server_port)
+
+
+def test_a_fault_is_told_to_the_page(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.showcase, "shown", None)  # what no run leaves behind
+    response, content = ask(server, f"/{server.token}/api/runs")
+    assert response.status == 500
+    assert "its terminal says more" in json.loads(content)["error"]

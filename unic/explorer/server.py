@@ -4,11 +4,13 @@ import secrets
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from unic.explorer.answers import MAX_BODY, Answer, answer
+from unic.explorer.answers import JSON, MAX_BODY, Answer, answer
 from unic.explorer.guard import HEADERS, HOST, is_local, strip_token
 from unic.explorer.showcase import Showcase
 
 _DENIED = Answer(403, "text/plain; charset=utf-8", b"This address is not for you.\n")
+
+_FAULT = Answer(500, JSON, b'{"error": "a fault of the explorer; its terminal says more"}')
 
 
 class Server(ThreadingHTTPServer):
@@ -67,7 +69,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None or not is_local(dict(self.headers), self.server.server_port):
             self._send(_DENIED)
             return
-        self._send(answer(self.server.showcase, path, body))
+        try:
+            found = answer(self.server.showcase, path, body)
+        except Exception:
+            self._send(_FAULT)  # the terminal has the rest
+            raise
+        self._send(found)
 
     def _send(self, found: Answer) -> None:
         self.send_response(found.status)
