@@ -184,6 +184,7 @@ def test_a_run_of_a_configuration_is_told_what_to_add(
     assert "snakemake --cores 8 --configfile again.yaml" in told
 
 
+@pytest.mark.slow
 def test_what_the_howto_says_works(
     tmp_path: Path,
     place: Place,

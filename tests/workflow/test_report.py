@@ -11,7 +11,7 @@ import pytest
 
 from tests.workflow.project import Project
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 FIGURES = "results/tiny/paper_figures/index.md"
 METRICS = "results/tiny/metrics.json"
 
