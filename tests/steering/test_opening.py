@@ -100,3 +100,8 @@ def test_refuses_another_table(folder: Path) -> None:
     write_parquet(folder / "predictions.parquet", table)
     with pytest.raises(ValueError, match=r"must have the columns .*\['cluster', 'confidence'"):
         open_marks(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="must be the folder of an experiment, there is"):
+        read_table(tmp_path / "nothing")

@@ -41,6 +41,8 @@ def read_table(folder: Path) -> pd.DataFrame:
         FileNotFoundError: If there is no such table; says what to run.
         ValueError: If it is damaged.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be the folder of an experiment, there is none")
     path = folder / PREDICTIONS
     if not path.is_file():
         raise FileNotFoundError(
