@@ -82,10 +82,18 @@ def choose_by_cluster(marks: Marks, __: Found, images: Images, n: int) -> list[i
     return chosen
 
 
+def choose_at_random(marks: Marks, found: Found, _: Images, n: int) -> list[int]:
+    """Any images without a label; what is added is then by names alone."""
+    rows = np.setdiff1d(np.arange(len(found.confidences)), [*marks.state.labels])
+    generator = np.random.default_rng(marks.state.n_marks)
+    return generator.choice(rows, n, replace=False).tolist()
+
+
 STRATEGIES: Mapping[str, Strategy] = {
     "coverage": choose_by_coverage,
     "unsure": choose_unsure,
     "clusters": choose_by_cluster,
+    "random": choose_at_random,
 }
 
 

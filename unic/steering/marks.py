@@ -77,7 +77,7 @@ class Marks:
             run: The images and clusters that are shown.
             surest: All rows, the most typical images of their clusters first, ``(n,)``.
             n_examples: How many images have the name of a cluster that gets one as a label: by
-                default 1, which added the most for the number of labels (docs/results.md).
+                default 1, which added the most for the number of labels (docs/log.md).
             root: Folder of the images, by which absolute paths of a ``labels.csv`` that was there
                 before the first mark are understood.
 

@@ -34,7 +34,7 @@ def suggest_images(
     one, each the one that adds the most to ``sum_j max_i w_ij`` over labeled and taken images
     ``i``. So they lie where images are dense, far from each other and from what has a label;
     strangers cover nobody. How sure the clustering is plays no part: of all that was tried,
-    looking for images it is unsure of was worse than asking at random (docs/results.md).
+    looking for images it is unsure of was worse than asking at random (docs/log.md).
 
     Args:
         state: What was said so far.
