@@ -7,7 +7,7 @@ import pytest
 from tests.explorer.exhibits import write_exhibit
 from unic.explorer.columns import list_columns
 from unic.explorer.exhibits import Exhibit, open_exhibit
-from unic.explorer.images import describe_image, list_records, search_images, tabulate_images
+from unic.explorer.images import describe_image, search_images, tabulate_images
 
 
 @pytest.fixture
@@ -49,11 +49,3 @@ def test_a_table_has_names_where_there_are_some(exhibit: Exhibit) -> None:
     assert table["known"].tolist() == ["", "2"]
     assert table["truth"].tolist() == ["class 0", "class 0"]
     assert table["confidence"].tolist() == pytest.approx([0.7, 0.98])
-
-
-def test_records_are_json(exhibit: Exhibit) -> None:
-    table = tabulate_images(exhibit, list_columns(exhibit), [0]).assign(a=[np.nan], b=[None])
-    (record,) = list_records(table)
-    assert record["a"] is None
-    assert record["b"] is None
-    json.dumps(record, allow_nan=False)

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,7 +16,7 @@ from unic.inspection.neighbors import (
     open_artifacts,
     summarize_neighbors,
 )
-from unic.inspection.text import format_anchors, format_summary, shorten
+from unic.inspection.text import format_anchors, format_summary, list_records, shorten
 
 ROWS = [12, 3]
 
@@ -150,3 +151,11 @@ def test_long_ids_lose_their_middle() -> None:
     assert shorten("train/a/1.png", 13) == "train/a/1.png"
     assert shorten("train/a/1.png", 9) == "trai….png"
     assert [len(shorten("abcdefgh", length)) for length in range(1, 8)] == list(range(1, 8))
+
+
+def test_records_are_json() -> None:
+    table = pd.DataFrame({"n": np.float32([0.5]), "is": [True], "a": [np.nan], "b": [None]})
+    (record,) = list_records(table.assign(rows=[[1, 2]], missing=[pd.NA]))
+    assert record["a"] is None
+    assert record["b"] is None
+    assert json.loads(json.dumps(record, allow_nan=False)) == record

@@ -23,6 +23,7 @@ PAGE = {  # files of the page, and what they are
 }
 JSON, RAW = "application/json", "application/octet-stream"
 CSV, TEXT = "text/csv; charset=utf-8", "text/plain; charset=utf-8"
+_NOTHING = "there is nothing at this address"
 MAX_BODY = 16_000_000  # bytes: a selection of two million images
 
 
@@ -78,11 +79,11 @@ def _answer_get(showcase: Showcase, path: str, query: Mapping[str, str]) -> Answ
         return _ask_steering(showcase.steering, path.removeprefix("api/steering/"), query)
     parts = path.split("/")
     if len(parts) < 3 or parts[0] != "api":
-        raise RequestError(404, "there is nothing at this address")
+        raise RequestError(404, _NOTHING)
     shown = _find_run(showcase, parts[1])
     handler = _OF_RUN.get(parts[2])
     if handler is None:
-        raise RequestError(404, "there is nothing at this address")
+        raise RequestError(404, _NOTHING)
     return handler(shown, parts[3:], query)
 
 
@@ -98,7 +99,7 @@ def _answer_post(showcase: Showcase, path: str, body: Mapping[str, Any]) -> Answ
             return Answer(200, TEXT, lines.encode())
         table = tabulate_images(shown.exhibit, shown.columns, rows)
         return Answer(200, CSV, table.to_csv(index=False).encode())
-    raise RequestError(404, "there is nothing at this address")
+    raise RequestError(404, _NOTHING)
 
 
 def _ask_steering(steering: Steering | None, what: str, query: Mapping[str, str]) -> Answer:
@@ -108,7 +109,7 @@ def _ask_steering(steering: Steering | None, what: str, query: Mapping[str, str]
         return Answer(200, RAW, _need(steering).clusters.astype("<i4").tobytes())
     if what == "suggestions":
         return _json(_need(steering).suggest(_whole(query.get("n", "20"))))
-    raise RequestError(404, "there is nothing at this address")
+    raise RequestError(404, _NOTHING)
 
 
 def _send_column(shown: Shown, rest: Sequence[str], _: Mapping[str, str]) -> Answer:
@@ -132,7 +133,7 @@ def _send_picture(shown: Shown, rest: Sequence[str], _: Mapping[str, str]) -> An
 
 def _send_atlas(shown: Shown, rest: Sequence[str], query: Mapping[str, str]) -> Answer:
     if rest:
-        raise RequestError(404, "there is nothing at this address")
+        raise RequestError(404, _NOTHING)
     rows = [_whole(row) for row in query.get("rows", "").split(",")]
     content = shown.pictures.draw_atlas(rows, size=_whole(query.get("size", "64")))
     return Answer(200, "image/jpeg", content)
@@ -170,7 +171,7 @@ def _need(steering: Steering | None) -> Steering:
 
 def _row(rest: Sequence[str], shown: Shown) -> int:
     if len(rest) != 1:
-        raise RequestError(404, "there is nothing at this address")
+        raise RequestError(404, _NOTHING)
     return _rows([_whole(rest[0])], shown)[0]
 
 

@@ -1,6 +1,5 @@
 """Single images for the page: what is known of one, search by name, tables of many."""
 
-import math
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from unic.explorer.columns import Column
 from unic.explorer.exhibits import Exhibit
 from unic.inspection.neighbors import inspect_images
+from unic.inspection.text import list_records
 
 N_NEGATIVES = 24  # shown of an image
 N_FOUND = 50  # images that a search lists
@@ -33,7 +33,7 @@ def describe_image(exhibit: Exhibit, row: int) -> dict[str, Any]:
     artifacts, truth = exhibit.artifacts, exhibit.truth
     (anchor,) = inspect_images(artifacts, [row], n_negatives=N_NEGATIVES)
     nearest = anchor.neighbors["row"].to_numpy()
-    union = np.unique(exhibit.indices[nearest])
+    union = np.unique(artifacts.neighbors.read_rows("indices", nearest))
     return {
         "row": row,
         "id": anchor.image_id,
@@ -113,11 +113,6 @@ def tabulate_map(exhibit: Exhibit, columns: dict[str, Column]) -> pd.DataFrame:
     )
 
 
-def list_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table for JSON, in which what is missing is null."""
-    return [{key: _plain(value) for key, value in row.items()} for row in table.to_dict("records")]
-
-
 def _name_label(labels: NDArray[np.int64], names: Sequence[str], row: int) -> str | None:
     label = int(labels[row])
     if label < 0:
@@ -129,9 +124,3 @@ def _name(column: Column, value: int) -> str:
     if value < 0:
         return ""
     return (column.names[value] if value < len(column.names) else "") or str(value)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value

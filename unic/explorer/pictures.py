@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from unic.images.datasets import open_images
 from unic.images.images import Images
-from unic.images.index import read_source
+from unic.inspection.neighbors import find_source
 from unic.report.contact_sheets import fill_cell
 
 N_COLUMNS = 16  # cells of a row of an atlas
@@ -35,9 +35,8 @@ class Pictures:
     """
 
     def __init__(self, index: Path, image_ids: Sequence[str], *, n_kept: int = 8192) -> None:
-        source = read_source(index)
-        root = find_root(index, source.root)
-        self._images: Images = open_images(source.name, image_ids, root=root)
+        source = find_source(index)
+        self._images: Images = open_images(source.name, image_ids, root=source.root)
         self._kept: OrderedDict[tuple[int, int], Image.Image] = OrderedDict()
         self._n_kept = n_kept
         self._lock = threading.Lock()
@@ -100,14 +99,6 @@ class Pictures:
             while len(self._kept) > self._n_kept:
                 self._kept.popitem(last=False)
         return cell
-
-
-def find_root(index: Path, root: str | None) -> str | None:
-    """Where the images of an index are.
-
-    A relative root counts from where the workflow ran: the folder that holds ``results/``.
-    """
-    return None if root is None else str(index.resolve().parents[2] / root)
 
 
 def _fill(images: Images, row: int, size: int) -> Image.Image:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from unic.explorer.columns import Column, list_columns
 from unic.explorer.exhibits import Exhibit, check_same_exhibits, open_exhibit
-from unic.explorer.images import list_records
 from unic.explorer.pictures import Pictures
 from unic.explorer.steering import Steering, open_steering
 from unic.inspection.clusters import describe_clusters
 from unic.inspection.comparison import Comparison, compare_runs
+from unic.inspection.text import list_records
 
 N_MOVES = 200  # of one cluster to another that the page lists
 
@@ -37,11 +37,12 @@ class Shown:
     def describe(self) -> dict[str, Any]:
         """What the page must know before it draws, for JSON."""
         exhibit = self.exhibit
+        mined = exhibit.artifacts.neighbors.parameters("neighbors")
         return {
             "name": exhibit.name,
             "n_images": exhibit.n_images,
             "n_clusters": exhibit.n_clusters,
-            "n_neighbors": exhibit.indices.shape[1] - 1,
+            "n_neighbors": mined["n_neighbors"] - 1,  # without the image itself
             "seed": None if exhibit.run is None else exhibit.run.seed,
             "columns": [column.describe() for column in self.columns.values()],
             "map": exhibit.describe_map(),

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unic.explorer.exhibits import Exhibit
-from unic.explorer.pictures import find_root
-from unic.images.index import read_source
+from unic.inspection.neighbors import find_source
 from unic.steering.board import Run
 from unic.steering.continuation import describe_again, find_free
 from unic.steering.marks import LABELS, Marks, State
@@ -35,7 +34,7 @@ class Steering:
         self._exhibit = exhibit
         self._lock = threading.Lock()
         surest = np.argsort(-shown["confidence"].to_numpy(), kind="stable")
-        root = find_root(exhibit.artifacts.images, read_source(exhibit.artifacts.images).root)
+        root = find_source(exhibit.artifacts.images).root
         self._marks = Marks(exhibit.folder, make_run(exhibit), surest, root=root)
 
     @property

@@ -10,7 +10,7 @@ import pandas as pd
 from unic.evaluation.formatting import MISSING, format_percent
 from unic.inspection.clusters import Description
 from unic.inspection.runs import Run
-from unic.inspection.text import Form, align, list_records, shorten
+from unic.inspection.text import Form, align, list_records, null_missing, shorten
 
 _MAX_ID = 60  # characters
 _TO_LEFT = ("image", "nearest", "label", "class")
@@ -115,8 +115,7 @@ def _joined(about: Description) -> dict[str, Any]:
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as JSON has them, null where a number is none."""
-    is_none = {name: isinstance(v, float) and math.isnan(v) for name, v in fields.items()}
-    return {name: None if is_none[name] else value for name, value in fields.items()}
+    return {name: null_missing(value) for name, value in fields.items()}
 
 
 def _csv(table: pd.DataFrame) -> str:

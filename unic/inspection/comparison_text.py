@@ -32,11 +32,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "n_images": comparison.n_images,
         "n_moved": len(comparison.moved),
         "agreement": agreement,
-    } | {name: list_records(_without_nan(getattr(comparison, name))) for name in tables}
-
-
-def _without_nan(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype(object).where(table.notna(), pd.NA)
+    } | {name: list_records(getattr(comparison, name)) for name in tables}
 
 
 def _heading(comparison: Comparison) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unic.images.index import read_index
+from unic.images.index import Source, read_index, read_source
 from unic.neighbors.metric import to_euclidean
 from unic.storage.digests import image_digest
 from unic.storage.files import read_json
@@ -110,6 +110,20 @@ def open_artifacts(folder: Path) -> Artifacts:
     }
     check_same_images(neighbors, *filter(None, others.values()))
     return Artifacts(folder.name, index, _read_image_ids(index, neighbors), neighbors, **others)
+
+
+def find_source(index: Path) -> Source:
+    """Where the images of an index are, wherever somebody stands.
+
+    A relative root counts from where the workflow ran: the folder that holds ``results/``.
+
+    Raises:
+        ValueError: If the index does not say where they are.
+    """
+    source = read_source(index)
+    if source.root is None:
+        return source
+    return source._replace(root=str(index.resolve().parents[2] / source.root))
 
 
 def find_rows(images: Sequence[str], image_ids: Sequence[str]) -> list[int]:

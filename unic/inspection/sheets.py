@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from unic.images.datasets import open_images
-from unic.images.index import read_source
-from unic.inspection.neighbors import Anchor, Artifacts
+from unic.inspection.neighbors import Anchor, Artifacts, find_source
 from unic.inspection.text import describe_negatives, describe_reciprocity, describe_union, shorten
 from unic.report.contact_sheets import fill_cell
 from unic.storage.files import whole_file
@@ -54,15 +53,13 @@ def read_pixels(anchors: Sequence[Anchor], artifacts: Artifacts) -> dict[int, ND
         FileNotFoundError: If an image is not where it was when it was indexed; names it.
         ValueError: If an image cannot be decoded, or the index does not say where they are.
     """
-    source = read_source(artifacts.images)
-    # A relative root counts from where the workflow ran: the folder that holds results/.
-    root = None if source.root is None else artifacts.images.resolve().parents[2] / source.root
+    source = find_source(artifacts.images)
     tables = [table for a in anchors for table in (a.neighbors, a.negatives)]
     rows = sorted({row for table in tables for row in table["row"].tolist()})
     images = open_images(
         source.name,
         [artifacts.image_ids[row] for row in rows],
-        root=None if root is None else str(root),
+        root=source.root,
     )
     try:
         return {row: images[i] for i, row in enumerate(rows)}

@@ -1,6 +1,7 @@
 """Anchors and summaries as text: tables to read, CSV and JSON for programs."""
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -83,8 +84,14 @@ def align(cells: Sequence[Sequence[str]], *, to_left: Collection[str] = ("", "im
 def list_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as JSON has them, null for what is missing."""
     columns = {name: table[name].astype(object).tolist() for name in table.columns}
-    columns = {n: [None if v is pd.NA else v for v in vs] for n, vs in columns.items()}
+    columns = {n: [null_missing(v) for v in vs] for n, vs in columns.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def null_missing(value: Any) -> Any:
+    """The value, None where it is missing or no number, which JSON has no word for."""
+    is_missing = value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    return None if is_missing else value
 
 
 def _anchor_lines(anchor: Anchor, artifacts: Artifacts) -> list[str]:
