@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,15 @@ from unic.evaluation.metrics import match_clusters
 from unic.photos.command import TARGETS, Run, RunError, tell_end
 from unic.photos.outcome import describe_outcome
 from unic.photos.plan import count_cores, estimate_seconds, format_seconds, measure_without_images
-from unic.photos.request import QUICK, STANDARD, THOROUGH, Request, format_yaml
+from unic.photos.request import (
+    QUICK,
+    STANDARD,
+    THOROUGH,
+    Request,
+    check_n_clusters,
+    check_name,
+    format_yaml,
+)
 from unic.photos.running import alone
 from unic.steering.continuation import (
     KNOWN,
@@ -78,23 +85,15 @@ def again(options: argparse.Namespace) -> int:
 
 def _check(folder: Path, output: Path, state: State, n_clusters: int | str) -> None:
     """Refuse what does not fit."""
-    n_images, n_named = len(state.clusters), len(set(state.labels.values()))
-    if isinstance(n_clusters, int) and not max(2, n_named) <= n_clusters <= n_images:
-        named = f"; {n_named} classes have labels" if n_named else ""
-        raise ValueError(
-            f"-k must be in {max(2, n_named)} to the number of images, {n_images}, or auto, got "
-            f"{n_clusters}{named}"
-        )
+    n_labeled = len(set(state.labels.values()))
+    check_n_clusters(n_clusters, n_images=len(state.clusters), n_labeled=n_labeled)
     before = read_json(folder / "metrics.json")["n_clusters"]
     if not state.labels and n_clusters == before:
         raise ValueError(
             f"{folder} must have marks, or -k be another number than {before}, got neither: all "
             "would come out as it is"
         )
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", output.name) is None:
-        raise ValueError(
-            f"the name of the results must be of letters, digits, - and _, got {output.name!r}"
-        )
+    check_name(output.name)
     if output.resolve().parent != folder.resolve().parent or output.resolve() == folder.resolve():
         raise ValueError(f"--output must be a folder beside {folder}, got {output}")
     entry, name = read_entry(output), folder.resolve().name

@@ -16,6 +16,7 @@ from unic.photos.plan import Plan, count_cores, make_plan, measure_speed
 from unic.photos.request import (
     QUICK,
     Request,
+    check_name,
     check_request,
     format_yaml,
     has_features,
@@ -123,11 +124,7 @@ def make_request(options: argparse.Namespace) -> Request:
     """
     photos: Path = options.photos
     output = options.output or Path("results", _name_of(photos))
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", output.name) is None:
-        raise ValueError(
-            "the name of the results must be of letters, digits, - and _, got "
-            f"{output.name!r}; set it with --output results/NAME"
-        )
+    check_name(output.name)
     return Request(
         photos=photos,
         output=output,

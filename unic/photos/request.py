@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,15 +98,42 @@ def check_request(request: Request) -> Found:
         ignored=ids.get("test", []),
     )
     classes = tuple(sorted(set(known.values())))
-    n_clusters = request.n_clusters
-    if isinstance(n_clusters, int) and not max(2, len(classes)) <= n_clusters <= n_images:
-        named = f"; {len(classes)} classes have labels" if classes else ""
-        raise ValueError(
-            f"-k must be in {max(2, len(classes))} to the number of images, {n_images}, or auto, "
-            f"got {n_clusters}{named}"
-        )
+    check_n_clusters(request.n_clusters, n_images=n_images, n_labeled=len(classes))
     _check_output(request)
     return Found(ids, _count_others(request.photos, ids), len(known), classes)
+
+
+def check_n_clusters(n_clusters: int | str, *, n_images: int, n_labeled: int) -> None:
+    """Refuse a number of clusters that does not fit the images, or the classes that have labels.
+
+    Args:
+        n_clusters: K, or ``auto``.
+        n_images: Training images.
+        n_labeled: Classes that have labels.
+
+    Raises:
+        ValueError: Says what must hold.
+    """
+    least = max(2, n_labeled)
+    if isinstance(n_clusters, int) and not least <= n_clusters <= n_images:
+        named = f"; {n_labeled} classes have labels" if n_labeled else ""
+        raise ValueError(
+            f"-k must be in {least} to the number of images, {n_images}, or auto, got "
+            f"{n_clusters}{named}"
+        )
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that results cannot have, since that of an experiment is part of paths.
+
+    Raises:
+        ValueError: Says what must hold.
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is None:
+        raise ValueError(
+            "the name of the results must be of letters, digits, - and _, got "
+            f"{name!r}; set it with --output results/NAME"
+        )
 
 
 def make_entry(request: Request, backbone: Pretrained, *, n_images: int) -> dict[str, Any]:

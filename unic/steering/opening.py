@@ -42,7 +42,10 @@ def read_table(folder: Path) -> pd.DataFrame:
         ValueError: If it is damaged.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be the folder of an experiment, there is none")
+        raise FileNotFoundError(
+            f"{folder} must be the folder of an experiment, there is none; such a folder must have "
+            "a list of its clusters"
+        )
     path = folder / PREDICTIONS
     if not path.is_file():
         raise FileNotFoundError(
