@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from unic.features.cached_views import CachedViews, extract_tokens
+from unic.features.frozen import FrozenBackbone
 from unic.images.images import ArrayImages
 from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import Backbone, load_backbone
+from unic.models.engines import Engine
 from unic.models.heads import ClusterHead
 from unic.training.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
 from unic.training.step import FinetuningSettings, Trainer
@@ -204,13 +206,11 @@ def compare(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
     layout = extract_tokens(
         header,
         setup.loader,
-        setup.backbone,
+        FrozenBackbone(setup.backbone, Engine("torch", torch.float32, CPU)),
         n_views=1,
         dtype=arguments.dtype,
         batch_size=16,
         seed=0,
-        precision=torch.float32,
-        device=CPU,
         parameters={},
     )
     cached = CachedViews(header, device=CPU)

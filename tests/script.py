@@ -15,7 +15,7 @@ from snakemake.iocontainers import InputFiles, OutputFiles, Params
 import unic.neighbors.exact.finished_rows
 
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
-RESOURCES = {"device": "cpu", "batch_size": 32, "processes": 1}
+RESOURCES = {"device": "cpu", "engine": "auto", "batch_size": 32, "processes": 1}
 _processes = multiprocessing.get_context("forkserver")  # imports once, for all processes
 _processes.set_forkserver_preload(
     [__name__, "unic.training.run", "unic.runtime.shards", "unic.training.simgcd"]

@@ -32,7 +32,7 @@ from unic.experiments.settings import resolve_experiments
         (
             "machine.qqq",
             3,
-            "experiments.toy.machine.qqq; known are device, threads, processes, batch_size",
+            "experiments.toy.machine.qqq; known are device, engine, threads, processes, batch_size",
         ),
         ("finetuning.epochs", "3", "finetuning.epochs: '3' is not of type 'integer'"),
         ("finetuning.epochs", 3.0, "finetuning.epochs: 3.0 is not of type 'integer'"),

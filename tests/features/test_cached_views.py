@@ -13,12 +13,14 @@ from torch import Tensor
 import unic.features.cached_views
 import unic.storage.row_files
 from unic.features.cached_views import CachedViews, extract_tokens
+from unic.features.frozen import FrozenBackbone
 from unic.features.token_layout import TokenLayout
 from unic.images.augmentations import choose_augmentation
 from unic.images.images import ArrayImages
 from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import Backbone, load_backbone
+from unic.models.engines import Engine
 from unic.models.trunk_output import TrunkOutput
 from unic.storage.digests import image_digest
 
@@ -74,11 +76,12 @@ def extract(header: Path, backbone: Backbone, **changes: Any) -> TokenLayout:
         "batch_size": 4,
         "seed": 5,
         "precision": torch.float32,
-        "device": CPU,
         "parameters": {"augmentation": "warp"},
     }
     arguments |= changes
-    return extract_tokens(header, arguments.pop("loader"), backbone, **arguments)
+    engine = Engine("torch", arguments.pop("precision"), CPU)
+    frozen = FrozenBackbone(backbone, engine)
+    return extract_tokens(header, arguments.pop("loader"), frozen, **arguments)
 
 
 class Extracted(NamedTuple):
@@ -228,7 +231,7 @@ def test_the_header_says_what_the_file_holds(extracted: Extracted) -> None:
     assert content["parameters"] == {
         "augmentation": "warp",
         "seed": 5,
-        "precision": "torch.float32",
+        "engine": f"torch {torch.__version__.partition('+')[0]}, float32",
     }
 
 

@@ -106,16 +106,16 @@ def test_a_backbone_can_be_trained_after_extraction(device: str) -> None:
 def test_names_the_image_whose_features_are_not_finite() -> None:
     features = np.ones((6, 3), dtype=np.float32)
     features[2, 1], features[5, 0] = np.nan, np.inf
-    message = "those of 2 of 6 images are not, first row 2, image image 2"
+    message = "those of 2 of 6 images are not, first image image 2"
     with pytest.raises(ValueError, match=message):
-        check_finite(features, noise(6))
+        check_finite(features, noise(6).ids)
 
 
 def test_refuses_a_backbone_whose_features_are_not_finite() -> None:
     broken = load_backbone("test_resnet", weights="random", options={}, image_size=32)
     with torch.no_grad():
         next(broken.block.parameters()).fill_(torch.nan)
-    with pytest.raises(ValueError, match="those of 3 of 3 images are not, first row 0, image"):
+    with pytest.raises(ValueError, match="those of 2 of 2 images are not, first image image 0"):
         extract_features(noise(3), broken, VIEW, batch_size=2, device=CPU)
 
 

@@ -11,19 +11,21 @@ import torch
 
 from tests.shards import COUNTS, content
 from unic.features.cached_views import extract_tokens, join_tokens
-from unic.features.extraction import extract_features
+from unic.features.frozen import FrozenBackbone
 from unic.features.joining import join_features
+from unic.features.scratch import extract_splits
 from unic.images.augmentations import choose_augmentation
 from unic.images.images import ArrayImages
 from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import Backbone, load_backbone
+from unic.models.engines import Engine
 from unic.runtime.shards import WHOLE, Shard
 from unic.storage.row_files import BLOCK_ROWS
 from unic.storage.stores import write_features
 
 N_IMAGES = 2 * BLOCK_ROWS + 76
-CPU = torch.device("cpu")
+ENGINE = Engine("torch", torch.float32, torch.device("cpu"))
 VIEW = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
@@ -41,20 +43,17 @@ def test_features_of_shards_are_those_of_one_job(
     count: int, images: ArrayImages, tmp_path: Path
 ) -> None:
     backbone = load_backbone("test_resnet", weights="random", options={}, image_size=32)
+    frozen = FrozenBackbone(backbone, ENGINE, only_features=True)
     ids = {"train": list(images.ids), "test": list(images.ids[:50])}
     splits = {"train": images, "test": ArrayImages(images.ids[:50], images.pixels[:50])}
 
     def write(name: str, shard: Shard) -> Path:
-        rows = {split: shard.rows(len(ids[split]), multiple=64) for split in ids}
-        found = {
-            split: extract_features(
-                splits[split], backbone, VIEW, batch_size=64, device=CPU, rows=rows[split]
-            )
-            for split in ids
-        }
-        held = {split: ids[split][rows[split].start : rows[split].stop] for split in ids}
-        write_features(tmp_path / name / "zarr.json", found, held, backbone="test_resnet")
-        return tmp_path / name
+        store = tmp_path / name
+        with extract_splits(
+            splits, frozen, VIEW, shard=shard, batch_size=60, store=store, parameters={}
+        ) as (found, held):
+            write_features(store / "zarr.json", found, held, backbone="test_resnet")
+        return store
 
     whole = write("whole.zarr", WHOLE)
     parts = [write(f"{index}.zarr", Shard(index, count)) for index in range(count)]
@@ -72,13 +71,13 @@ def write_views(
     **changes: Any,
 ) -> Path:
     arguments = {"dtype": "float16", "seed": 0, "precision": torch.float32} | changes
+    engine = ENGINE._replace(precision=arguments.pop("precision"))
     extract_tokens(
         header,
         ViewLoader(images, VIEW, augmentation=choose_augmentation(augmentation)),
-        backbone,
+        FrozenBackbone(backbone, engine),
         n_views=2,
         batch_size=32,
-        device=CPU,
         parameters={"augmentation": augmentation, "view": {"image_size": 32}},
         rows=rows,
         **arguments,
@@ -126,7 +125,7 @@ def test_refuses_parts_of_views_of_other_images(images: ArrayImages, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": torch.bfloat16}, "parameters.precision is 'torch.float32' in {0} and "),
+        ({"precision": torch.bfloat16}, "float32' in {0} and 'torch "),
         ({"seed": 1}, "parameters.seed is 0 in {0} and 1 in {1}; delete them"),
         ({"augmentation": "gcd"}, "parameters.augmentation is 'scan' in {0} and 'gcd' in {1};"),
         ({"dtype": "int8"}, "layout.dtype is 'float16' in {0} and 'int8' in {1}; delete them"),

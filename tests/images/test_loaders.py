@@ -177,6 +177,15 @@ def test_the_limit_counts_prepared_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
         assert images.reads == reads
 
 
+def test_images_that_are_read_once_are_read_batch_by_batch() -> None:
+    images = Counted(noise(100))
+    loader = ViewLoader(images, VIEW, is_read_once=True)
+    first = next(loader.batches(split_rows(100, 5), np.random.default_rng(0)))
+    assert images.reads <= 3 * 5
+    kept = next(ViewLoader(noise(100), VIEW).batches(split_rows(100, 5), np.random.default_rng(0)))
+    assert torch.equal(first, kept)
+
+
 @pytest.mark.usefixtures("uncached")
 def test_reads_only_a_few_batches_ahead() -> None:
     images = Counted(noise(100))

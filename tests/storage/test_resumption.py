@@ -94,6 +94,15 @@ STAGES = {
         BLOCKS,
         (PHOTO,),
     ),
+    "extract_features": Stage(
+        "features/extract_features.py",
+        {"images": ROWS, "backbone": WEIGHTS},
+        {"features": "embedded.zarr/zarr.json"},
+        TOKENS | {"precision": "float32"},
+        (".train.part.json", 2),
+        BLOCKS,
+        (WEIGHTS, PHOTO),
+    ),
     "extract_tokens": Stage(
         "features/extract_tokens.py",
         {"images": ROWS, "backbone": WEIGHTS},

@@ -159,7 +159,7 @@ def test_features_keep_their_splits_and_ids(tmp_path: Path) -> None:
     write_features(tmp_path / "f.zarr" / "zarr.json", features, IDS, backbone="vit")
     store = open_store(tmp_path / "f.zarr", kind="features")
     assert store.splits == ["train", "test"]
-    assert store.attributes["parameters"] == {"features": {"backbone": "vit"}}
+    assert store.attributes["parameters"] == {"features": {"backbone": "vit", "engine": None}}
     assert store.attributes["images"] == image_digests(IDS)
     for split, ids in IDS.items():
         assert store.read_image_ids(split=split) == ids

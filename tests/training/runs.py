@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 
 from unic.evaluation.learning_curve import follow_snapshots
 from unic.features.cached_views import extract_tokens
+from unic.features.frozen import FrozenBackbone
 from unic.images.augmentations import choose_augmentation
 from unic.images.datasets import open_images
 from unic.images.index import write_index
 from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import load_backbone
+from unic.models.engines import Engine
 from unic.neighbors.cleaning import clean_neighbors
 from unic.storage.stores import open_store, write_derived, write_features, write_known_labels
 from unic.training.run import FinetuningRun
@@ -89,13 +91,14 @@ def write_files(folder: Path) -> Path:
             view,
             augmentation=choose_augmentation("scan"),
         ),
-        load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32),
+        FrozenBackbone(
+            load_backbone("test_vit", weights="random", options={"img_size": 32}, image_size=32),
+            Engine("torch", torch.float32, torch.device("cpu")),
+        ),
         n_views=3,
         dtype="float16",
         batch_size=8,
         seed=0,
-        precision=torch.float32,
-        device=torch.device("cpu"),
         parameters={},
     )
     return folder
@@ -135,6 +138,7 @@ def make_run(
         },
         seed=3,
         device="cpu",
+        engine="auto",
         threads=1,
     )
 

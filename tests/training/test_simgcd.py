@@ -17,6 +17,7 @@ from torch import Tensor
 from unic.evaluation.metrics import cluster_accuracy
 from unic.features.cached_views import CachedViews, extract_tokens
 from unic.features.extraction import extract_features
+from unic.features.frozen import FrozenBackbone
 from unic.features.sources import FreshViews, TrunkSource
 from unic.images.augmentations import choose_augmentation
 from unic.images.datasets import list_images, open_images
@@ -25,6 +26,7 @@ from unic.images.loaders import ViewLoader
 from unic.images.views import View
 from unic.models.backbones import Backbone, load_backbone
 from unic.models.cosine_classifier import CosineClassifier
+from unic.models.engines import Engine
 from unic.training.checkpoint import Checkpoint
 from unic.training.prediction import predict_clusters
 from unic.training.simgcd import SimGCDSettings, SimGCDTrainer, draw_epoch, train_simgcd
@@ -336,13 +338,11 @@ def test_cached_views_train_as_well(tmp_path: Path) -> None:
     extract_tokens(
         tmp_path / "tokens.json",
         make_views(),
-        backbone,
+        FrozenBackbone(backbone, Engine("torch", torch.float32, CPU)),
         n_views=4,
         dtype="float16",
         batch_size=8,
         seed=0,
-        precision=torch.float32,
-        device=CPU,
         parameters={},
     )
     cached = CachedViews(tmp_path / "tokens.json", device=CPU)

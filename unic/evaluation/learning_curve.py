@@ -27,6 +27,7 @@ def follow_snapshots(
     batch_size: int,
     device: torch.device,
     n_workers: int = 1,
+    engine: str = "auto",
 ) -> pd.DataFrame:
     """Score the clusters of each snapshot, and those of k-means on its features (UNIC, Fig. 6).
 
@@ -42,6 +43,7 @@ def follow_snapshots(
         batch_size: Images a batch.
         device: Where to compute.
         n_workers: Threads that decode.
+        engine: ``auto``, ``torch`` or ``openvino``, of the backbone.
 
     Returns:
         A row per snapshot and split: ``epoch, split, acc, kmeans_acc``.
@@ -66,6 +68,7 @@ def follow_snapshots(
                 batch_size=batch_size,
                 device=device,
                 n_workers=n_workers,
+                engine=engine,
             )
             for split, members in images.items()
         }

@@ -67,7 +67,10 @@ STAGES = {
     ),
     "map_images": Stage((), ("mine_neighbors",)),
     "extract_tokens": Stage(
-        (*VIEW, "backbone", "pretraining.simgcd.start", "finetuning.head", "views"),
+        (
+            *(*VIEW, *NETWORK, "backbone.weights", "backbone.network"),
+            *("pretraining.simgcd.start", "finetuning.head", "views"),
+        ),
         ("decode_images", "pretrain"),  # not SimGCD, which leaves the trunk as it is
     ),
     "extract_views": Stage(("views",), ("extract_features",)),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unic.features.frozen import FrozenBackbone
 from unic.features.token_layout import TokenLayout
 from unic.images.images import Images
 from unic.images.loaders import ViewLoader
@@ -27,14 +28,12 @@ logger = logging.getLogger(__name__)
 def extract_tokens(
     header: str | Path,
     loader: ViewLoader,
-    backbone: Backbone,
+    frozen: FrozenBackbone,
     *,
     n_views: int,
     dtype: str,
     batch_size: int,
     seed: int,
-    precision: torch.dtype,
-    device: torch.device,
     parameters: Mapping[str, Any],
     rows: range | None = None,
 ) -> TokenLayout:
@@ -46,13 +45,12 @@ def extract_tokens(
     Args:
         header: A ``.json`` file to be written.
         loader: Augmented views of the images.
-        backbone: Its trunk is used, and its normalization where the class token suffices.
+        frozen: The backbone, whose trunk is used, and its normalization where the class token
+            suffices.
         n_views: V, views of an image, at least 1.
         dtype: ``float16`` or ``int8``.
         batch_size: Images a batch, ``n_views`` views of each; the views are the same with any.
         seed: Of the views.
-        precision: What the trunk computes in.
-        device: Where the trunk runs.
         parameters: What the tokens depend on; must be JSON. An interrupted extraction is taken up
             where they, the images and the weights are the same.
         rows: Neighboring images, from a multiple of ``BLOCK_ROWS`` on; all by default.
@@ -60,20 +58,19 @@ def extract_tokens(
     Raises:
         OSError: If the disk has no room for the file; says how much it needs.
     """
-    backbone.to(device)
     rows = range(len(loader.images)) if rows is None else rows
-    layout = _layout(loader, backbone, len(rows), n_views, dtype, device)
+    layout = _layout(frozen, len(rows), n_views, dtype)
     about = {
         "kind": "tokens",
         "layout": asdict(layout),
         "images": image_digest(loader.images.ids[rows.start : rows.stop]),
-        "parameters": dict(parameters) | {"seed": seed, "precision": str(precision)},
+        "parameters": dict(parameters) | {"seed": seed, "engine": frozen.engine.describe()},
     }
 
     def compute(block: range) -> Iterator[bytes]:
         block = range(rows.start + block.start, rows.start + block.stop)
         generator = np.random.default_rng([seed, block.start // BLOCK_ROWS])
-        return _compute(block, loader, backbone, layout, batch_size, generator, precision, device)
+        return _compute(block, loader, frozen, layout, batch_size, generator)
 
     write_rows(
         header,
@@ -81,7 +78,7 @@ def extract_tokens(
         n_rows=layout.n_images,
         row_bytes=layout.n_views * layout.record_bytes,
         about=about,
-        key=resumption_key(about, images=[loader.images], network=backbone.model),
+        key=resumption_key(about, images=[loader.images], network=frozen.backbone.model),
         need=f"{n_views} views of {layout.n_images} images take {layout.record_bytes} bytes each; "
         "lower finetuning.views",
     )
@@ -172,17 +169,8 @@ class CachedViews:
         return views
 
 
-def _layout(
-    loader: ViewLoader,
-    backbone: Backbone,
-    n_images: int,
-    n_views: int,
-    dtype: str,
-    device: torch.device,
-) -> TokenLayout:
-    size = loader.view.image_size
-    with torch.no_grad():
-        probe = backbone.prepare(torch.zeros(1, 3, size, size, device=device))
+def _layout(frozen: FrozenBackbone, n_images: int, n_views: int, dtype: str) -> TokenLayout:
+    probe = frozen.prepare(frozen.backbone.probe())
     class_token = 0 if probe.class_token is None else probe.class_token.shape[1]
     return TokenLayout(
         n_images=n_images,
@@ -193,23 +181,19 @@ def _layout(
     )
 
 
-@torch.no_grad()
 def _compute(
     block: range,
     loader: ViewLoader,
-    backbone: Backbone,
+    frozen: FrozenBackbone,
     layout: TokenLayout,
     batch_size: int,
     generator: np.random.Generator,
-    precision: torch.dtype,
-    device: torch.device,
 ) -> Iterator[bytes]:
     starts = range(block.start, block.stop, batch_size)
     rows = [np.arange(start, min(start + batch_size, block.stop)) for start in starts]
     views = [np.repeat(r, layout.n_views) for r in rows]
     for pixels in loader.batches(views, generator, is_whole=True):
-        output = backbone.prepare(pixels.to(device), precision=precision)
-        yield layout.pack(output).numpy().tobytes()
+        yield layout.pack(frozen.prepare(pixels.to(frozen.engine.device))).numpy().tobytes()
 
 
 def _fits(device: torch.device, n_bytes: int) -> bool:

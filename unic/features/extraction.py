@@ -1,7 +1,6 @@
 """Features of images: what the backbone gives for their evaluation view (Eq. 1)."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,13 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from unic.features.frozen import FrozenBackbone
 from unic.images.images import Images
 from unic.images.loaders import ViewLoader, split_rows
 from unic.images.views import View
 from unic.models.backbones import Backbone
-from unic.runtime.shards import Shard
-
-logger = logging.getLogger(__name__)
 
 
 def extract_features(
@@ -26,7 +23,7 @@ def extract_features(
     batch_size: int,
     device: torch.device,
     n_workers: int = 1,
-    rows: range | None = None,
+    engine: str = "auto",
 ) -> NDArray[np.float32]:
     """Embed every image (UNIC, Eq. 1): ``v_i = f_emb(x_i)``, unnormalized.
 
@@ -37,8 +34,7 @@ def extract_features(
         batch_size: Images a batch.
         device: Where the backbone runs.
         n_workers: Threads that decode.
-        rows: Neighboring images to embed, all by default. The result is that of all images to the
-            last bit where it begins at a multiple of ``batch_size``.
+        engine: ``auto``, ``torch`` or ``openvino``, see :func:`unic.models.engines.choose_engine`.
 
     Returns:
         Shape ``(n, d)``, float32.
@@ -47,105 +43,90 @@ def extract_features(
         ValueError: If an image cannot be decoded (names the file), or a feature is not finite
             (names the image).
     """
-    backbone = backbone.to(device)
-    features = map_images(
+    frozen = FrozenBackbone.choose(
         backbone,
-        images,
-        view,
-        n_columns=backbone.n_dims,
-        batch_size=batch_size,
+        engine,
+        n_images=len(images),
+        precision=torch.float32,
         device=device,
-        n_workers=n_workers,
-        rows=rows,
+        only_features=True,
     )
-    check_finite(features, images, first=0 if rows is None else rows.start)
-    logger.info("features of %d images, %d dims", *features.shape)
-    return features
+    return embed_images(images, frozen, view, batch_size=batch_size, n_workers=n_workers)
 
 
-def extract_splits(
-    images: Mapping[str, Images],
-    backbone: Backbone,
+def embed_images(
+    images: Images, frozen: FrozenBackbone, view: View, *, batch_size: int, n_workers: int = 1
+) -> NDArray[np.float32]:
+    """Features of all images, as :func:`extract_features` gives them, by a given engine."""
+    batches = split_rows(len(images), batch_size)
+    found = embed_batches(images, frozen, view, batches, n_workers=n_workers)
+    shown = tqdm(found, "features", len(batches), disable=None)
+    return np.concatenate([np.empty((0, frozen.backbone.n_dims), np.float32), *shown])
+
+
+def embed_batches(
+    images: Images,
+    frozen: FrozenBackbone,
     view: View,
+    batches: Sequence[NDArray[np.int64]],
     *,
-    shard: Shard,
-    batch_size: int,
-    device: torch.device,
     n_workers: int = 1,
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, Sequence[str]]]:
-    """Embed a shard of every split, see :func:`extract_features`.
+) -> Iterator[NDArray[np.float32]]:
+    """Features ``(b, d)`` of the images of each batch of rows.
 
-    Returns:
-        Features ``(n, d)`` by split, and the ids of their images.
+    Raises:
+        ValueError: If an image cannot be decoded (names the file), or a feature is not finite
+            (names the image).
     """
-    features, held = {}, {}
-    for split, part in images.items():
-        rows = shard.rows(len(part), multiple=batch_size)
-        held[split] = part.ids[rows.start : rows.stop]
-        features[split] = extract_features(
-            part,
-            backbone,
-            view,
-            batch_size=batch_size,
-            device=device,
-            n_workers=n_workers,
-            rows=rows,
-        )
-    return features, held
+    found = map_batches(
+        frozen.features, images, view, batches, device=frozen.engine.device, n_workers=n_workers
+    )
+    for batch, features in zip(batches, found, strict=True):
+        check_finite(features, [images.ids[row] for row in batch])
+        yield features
 
 
-def map_images(
+def map_batches(
     compute: Callable[[Tensor], Tensor],
     images: Images,
     view: View,
+    batches: Sequence[NDArray[np.int64]],
     *,
-    n_columns: int,
-    batch_size: int,
     device: torch.device,
     n_workers: int = 1,
-    rows: range | None = None,
-) -> NDArray[np.float32]:
-    """Compute a row for every image: shape ``(n, n_columns)``, float32.
+) -> Iterator[NDArray[np.float32]]:
+    """Compute a row for every image of each batch of rows: shape ``(b, c)``, float32.
 
     Args:
-        compute: From normalized pixels ``(b, 3, s, s)`` to rows ``(b, n_columns)``.
+        compute: From normalized pixels ``(b, 3, s, s)`` to rows ``(b, c)``.
         images: The images.
         view: Evaluation view.
-        n_columns: Width of the rows.
-        batch_size: Images a batch.
+        batches: Rows of the images of each batch, ``(b,)`` each.
         device: Where the pixels go.
         n_workers: Threads that decode.
-        rows: Neighboring images, all by default.
 
     Raises:
         ValueError: If an image cannot be decoded (names the file).
     """
-    rows = range(len(images)) if rows is None else rows
-    loader = ViewLoader(images, view, n_workers=n_workers)
-    parts = split_rows(len(rows), batch_size)
-    batches = loader.batches([rows.start + part for part in parts], np.random.default_rng(0))
-    found = np.empty((len(rows), n_columns), dtype=np.float32)  # (n, n_columns)
-    shown = tqdm(batches, "features", len(parts), disable=None)
-    with torch.inference_mode():  # not around a move: the model may be trained afterwards
-        for part, pixels in zip(parts, shown, strict=True):
-            found[part] = compute(pixels.to(device)).float().cpu().numpy()
-    return found
+    loader = ViewLoader(images, view, n_workers=n_workers, is_read_once=True)
+    for pixels in loader.batches(batches, np.random.default_rng(0)):
+        with torch.no_grad():  # not around a yield, nor a move: the model may be trained later
+            yield compute(pixels.to(device)).float().cpu().numpy()
 
 
 def extract_pixels(images: Images, view: View, *, n_workers: int = 1) -> NDArray[np.float32]:
     """Pixels of the evaluation view, normalized and flattened: shape ``(n, 3 s s)``, float32."""
-    loader = ViewLoader(images, view, n_workers=n_workers)
+    loader = ViewLoader(images, view, n_workers=n_workers, is_read_once=True)
     batches = loader.batches(split_rows(len(images), 256), np.random.default_rng(0))
     return np.concatenate([pixels.flatten(1).numpy() for pixels in batches])
 
 
-def check_finite(features: NDArray[np.float32], images: Images, *, first: int = 0) -> None:
+def check_finite(features: NDArray[np.float32], ids: Sequence[str]) -> None:
     """Refuse features that are not finite.
 
     Args:
-        features: Shape ``(b, d)``, float32, of neighboring images.
-        images: All of them, for the name of the first that is wrong.
-        first: Row among ``images`` of the first of the features.
+        features: Shape ``(b, d)``, float32.
+        ids: Of their images, for the name of the first that is wrong.
 
     Raises:
         ValueError: Names the first image.
@@ -154,5 +135,5 @@ def check_finite(features: NDArray[np.float32], images: Images, *, first: int = 
     if len(broken):
         raise ValueError(
             f"features must be finite, those of {len(broken)} of {len(features)} images are not, "
-            f"first row {first + broken[0]}, image {images.ids[first + broken[0]]}"
+            f"first image {ids[broken[0]]}"
         )

@@ -36,5 +36,5 @@ def join_features(
         split: np.concatenate([store.read("features", split=split) for store in stores])
         for split in ids
     }
-    backbone = stores[0].parameters("features")["backbone"]
-    write_features(manifest, features, ids, backbone=backbone)
+    made = stores[0].parameters("features")
+    write_features(manifest, features, ids, backbone=made["backbone"], engine=made["engine"])

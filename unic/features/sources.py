@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unic.features.frozen import FrozenBackbone
 from unic.images.images import Images
 from unic.images.loaders import ViewLoader
 from unic.models.backbones import Backbone
@@ -53,7 +54,9 @@ class FreshViews:
         backbone: On the device, when batches are asked for.
         precision: Of the trunk: ``float32``, ``bfloat16`` or ``auto``.
         device: Where the backbone is.
-        has_gradient: Whether the trunk is trained too.
+        has_gradient: Whether the trunk is trained too, by torch whatever the engine.
+        engine: ``auto``, ``torch`` or ``openvino``, of a trunk that is not trained.
+        n_epochs: How often the images are gone through, by which ``auto`` chooses.
     """
 
     def __init__(
@@ -64,10 +67,18 @@ class FreshViews:
         precision: str,
         device: torch.device,
         has_gradient: bool = False,
+        engine: str = "auto",
+        n_epochs: int = 1,
     ):
         self.loader, self.backbone, self.device = loader, backbone, device
         self.has_gradient = has_gradient
         self.precision = choose_precision(precision, device, is_transformer=backbone.is_transformer)
+        self._frozen: FrozenBackbone | None = None
+        if not has_gradient:
+            n_images = 2 * n_epochs * len(loader.images)  # anchors and positives
+            self._frozen = FrozenBackbone.choose(
+                backbone, engine, n_images=n_images, precision=self.precision, device=device
+            )
 
     @property
     def images(self) -> Sequence[Images]:
@@ -88,10 +99,11 @@ class FreshViews:
         """
         raveled = [batch.ravel() for batch in rows]
         for pixels in self.loader.batches(raveled, generator, positions=positions):
-            with torch.set_grad_enabled(self.has_gradient):
-                moved = pixels.to(self.device, non_blocking=True)
-                output = self.backbone.prepare(moved, precision=self.precision)
-            yield output
+            moved = pixels.to(self.device, non_blocking=True)
+            if self._frozen is None:
+                yield self.backbone.prepare(moved, precision=self.precision)
+            else:
+                yield self._frozen.prepare(moved)
 
 
 class FrozenFeatures:

@@ -28,6 +28,7 @@ class ViewLoader:
         view: Sizes and statistics.
         augmentation: What makes the views differ; the evaluation view by default.
         n_workers: Threads that decode, at least 1.
+        is_read_once: Whether each image is asked for once, so that none is kept in memory.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class ViewLoader:
         *,
         augmentation: Augmentation = UNCHANGED,
         n_workers: int = 1,
+        is_read_once: bool = False,
     ):
         self.images, self.view, self.augmentation = images, view, augmentation
-        self.n_workers = n_workers
+        self.n_workers, self.is_read_once = n_workers, is_read_once
         self._prepared: Tensor | None = None
 
     def batches(
@@ -91,7 +93,8 @@ class ViewLoader:
 
     def _is_cacheable(self) -> bool:
         n_bytes = len(self.images) * 3 * self.view.image_size**2
-        return self.augmentation.crop is None and n_bytes <= MEMORY_LIMIT
+        can_keep = self.augmentation.crop is None and not self.is_read_once
+        return can_keep and n_bytes <= MEMORY_LIMIT
 
     def _load(
         self, rows: Sequence[NDArray[np.int64]], generator: np.random.Generator, part: Part

@@ -60,7 +60,8 @@ class Backbone(nn.Module):
         self.n_dims = int(getattr(model, "head_hidden_size", self.n_token_dims))
         self.has_all_tokens = all_tokens
         self.gives_features = is_frozen and not all_tokens
-        probe = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+        self._image_size = image_size
+        probe = self.probe()
         owner, key = _find_last_block(model)
         self.block: nn.Module = owner._modules[key]  # type: ignore[assignment]
         try:
@@ -76,6 +77,12 @@ class Backbone(nn.Module):
         self._trunk = [trunk]  # in a list: no module of its own
         self._check_cut(probe.flip(0, 3))
         self._class_token_block = self._prove_class_token(probe)
+
+    def probe(self) -> Tensor:
+        """Two made-up images ``(2, 3, s, s)``, always the same, where the backbone is."""
+        shape = (2, 3, self._image_size, self._image_size)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        return images.to(next(self.parameters()).device)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Everything before the last block: ``(b, 3, s, s)`` to tokens or a feature map."""
@@ -110,15 +117,17 @@ class Backbone(nn.Module):
         is_half = precision == torch.bfloat16
         with torch.autocast(images.device.type, torch.bfloat16, enabled=is_half):
             tokens = self.trunk(images)
-        tokens = tokens.float()
+        output = self.split(tokens.float())
+        if self.gives_features:
+            return TrunkOutput(self.run_last(output)[:, None])
+        return output
+
+    def split(self, tokens: Tensor) -> TrunkOutput:
+        """The trunk's output, float32, as :meth:`run_last` takes it: normalized if it serves."""
         block = self._class_token_block
         if block is None or tokens.requires_grad:
-            output = TrunkOutput(tokens)
-        else:
-            output = block.split(tokens)
-        if self.gives_features:
-            return TrunkOutput(self._run_last(output)[:, None])
-        return output
+            return TrunkOutput(tokens)
+        return block.split(tokens)
 
     def features_of(self, output: TrunkOutput) -> Tensor:
         """Features ``(b, d)`` of the views that gave this output.
@@ -129,9 +138,10 @@ class Backbone(nn.Module):
         """
         if self.gives_features:
             return output.tokens[:, 0]
-        return self._run_last(output)
+        return self.run_last(output)
 
-    def _run_last(self, output: TrunkOutput) -> Tensor:
+    def run_last(self, output: TrunkOutput) -> Tensor:
+        """Features ``(b, d)`` of what the trunk gives, see :meth:`features_of`."""
         if output.class_token is None or self._class_token_block is None:
             return self.last_block(output.tokens)
         return self._finish(self._class_token_block(output)[:, None])

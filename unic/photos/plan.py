@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from unic.features.extraction import extract_features
+from unic.features.extraction import embed_images
+from unic.features.frozen import FrozenBackbone
 from unic.images.images import FileImages
 from unic.images.views import View
 from unic.models.backbones import load_backbone
@@ -41,7 +42,7 @@ class Speed(NamedTuple):
     embed: float  # seconds an image, decoding included, all threads
     n_dims: int
     processor: float  # times as slow as where the recipe was measured
-    device: str
+    device: str  # and the engine, where the backbone was tried
     n_unreadable: int  # of the sampled images
     n_sampled: int
 
@@ -100,15 +101,22 @@ def measure_speed(
         image_size=backbone.image_size,
     )
     torch.set_num_threads(request.cores)
+    frozen = FrozenBackbone.choose(
+        network,
+        AUTO,
+        n_images=sum(map(len, found.ids.values())),
+        precision=torch.float32,
+        device=device,
+        only_features=True,
+    )
 
     def embed(chosen: list[str]) -> None:
         with redirect_stderr(io.StringIO()):  # no terminal, so no display of progress
-            extract_features(
+            embed_images(
                 FileImages(chosen, images.root),
-                network,
+                frozen,
                 view,
                 batch_size=_BATCH_SIZE,
-                device=device,
                 n_workers=request.cores,
             )
 
@@ -119,7 +127,7 @@ def measure_speed(
         _measure(lambda: embed(timed), _EMBEDDED) / len(timed),
         network.n_dims,
         processor,
-        str(device),
+        f"{device}, {frozen.engine.describe()}",
         sum(fault is not None for fault in faults),
         len(images),
     )

@@ -284,8 +284,17 @@ def write_features(
     ids: Mapping[str, Sequence[str]],
     *,
     backbone: str | None,
+    engine: str | None = None,
 ) -> None:
-    """Write the features ``(n, d)`` and image ids of each split."""
+    """Write the features ``(n, d)`` and image ids of each split.
+
+    Args:
+        manifest: Of the store.
+        features: By split, float32.
+        ids: By split.
+        backbone: What gave them; None for pixels.
+        engine: What computed the backbone, and in which precision.
+    """
     arrays: dict[str, dict[str, NDArray[Any]]] = {
         split: {"features": rows, "image_ids": encode_image_ids(ids[split])}
         for split, rows in features.items()
@@ -295,7 +304,7 @@ def write_features(
         kind="features",
         arrays=arrays,
         images=image_digests(ids),
-        parameters={"backbone": backbone},
+        parameters={"backbone": backbone, "engine": engine},
     )
 
 

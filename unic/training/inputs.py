@@ -66,6 +66,8 @@ class ViewInputs:
         device: torch.device,
         n_workers: int,
         has_gradient: bool = False,
+        engine: str = "auto",
+        n_epochs: int = 1,
     ) -> TrunkSource:
         """Open what the trunk gives for views of the training images.
 
@@ -74,6 +76,8 @@ class ViewInputs:
             device: Where outputs are wanted.
             n_workers: Threads that decode.
             has_gradient: Whether the trunk is trained through fresh views.
+            engine: Of a trunk that is not, see :class:`unic.features.sources.FreshViews`.
+            n_epochs: How often the images are gone through.
 
         Raises:
             FileNotFoundError: If a file is missing.
@@ -91,7 +95,13 @@ class ViewInputs:
             n_workers=n_workers,
         )
         return FreshViews(
-            loader, backbone, precision=self.precision, device=device, has_gradient=has_gradient
+            loader,
+            backbone,
+            precision=self.precision,
+            device=device,
+            has_gradient=has_gradient,
+            engine=engine,
+            n_epochs=n_epochs,
         )
 
 

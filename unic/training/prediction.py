@@ -9,10 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unic.features.extraction import check_finite, extract_features, map_images
+from unic.features.extraction import check_finite, embed_images, map_batches
+from unic.features.frozen import FrozenBackbone
 from unic.images.images import Images
+from unic.images.loaders import split_rows
 from unic.images.source import ImageSource
 from unic.images.views import View
+from unic.models.heads import Head
 from unic.models.trained import Model
 from unic.storage.stores import check_images, open_store
 
@@ -40,6 +43,7 @@ def predict_splits(
     batch_size: int,
     device: torch.device,
     n_workers: int = 1,
+    engine: str = "auto",
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Clusters]]:
     """Features and clusters of the images of every split.
 
@@ -51,6 +55,7 @@ def predict_splits(
         batch_size: Images a batch.
         device: Where the model runs.
         n_workers: Threads that decode.
+        engine: ``auto``, ``torch`` or ``openvino``, of the backbone.
 
     Returns:
         Features ``(n, d)``, and clusters ``(n,)`` with their confidence, each by split.
@@ -59,20 +64,17 @@ def predict_splits(
         ValueError: If the store is of other images; else as :func:`predict_images`.
     """
     found = {}
+    n_images = sum(map(len, ids.values()))
+    frozen = None if features is not None else _freeze(model, engine, n_images, device)
     for split in ids:
         if features is not None:
             store = open_store(features, kind="features")
             check_images(store, ids[split], split=split)
             rows = store.read("features", split=split)
             found[split] = Prediction(rows, _apply(model.head, rows, device=device))
-        else:
-            found[split] = predict_images(
-                model,
-                source.open(ids[split]),
-                source.view,
-                batch_size=batch_size,
-                device=device,
-                n_workers=n_workers,
+        elif frozen is not None:
+            found[split] = _predict(
+                model.head, frozen, source.open(ids[split]), source.view, batch_size, n_workers
             )
     return (
         {split: prediction.features for split, prediction in found.items()},
@@ -88,6 +90,7 @@ def predict_images(
     batch_size: int,
     device: torch.device,
     n_workers: int = 1,
+    engine: str = "auto",
 ) -> Prediction:
     """Features and clusters of images, in one pass over these.
 
@@ -98,33 +101,50 @@ def predict_images(
         batch_size: Images a batch.
         device: Where the model runs.
         n_workers: Threads that decode.
+        engine: ``auto``, ``torch`` or ``openvino``, of the backbone.
 
     Raises:
         ValueError: If an image cannot be decoded (names the file), or a feature is not finite
             (names the image).
     """
-    backbone, head = model.backbone.to(device), model.head.to(device)
+    frozen = _freeze(model, engine, len(images), device)
+    return _predict(model.head, frozen, images, view, batch_size, n_workers)
+
+
+def _freeze(model: Model, engine: str, n_images: int, device: torch.device) -> FrozenBackbone:
+    return FrozenBackbone.choose(
+        model.backbone,
+        engine,
+        n_images=n_images,
+        precision=torch.float32,
+        device=device,
+        only_features=not model.head.reads_tokens,
+    )
+
+
+def _predict(
+    head: Head,
+    frozen: FrozenBackbone,
+    images: Images,
+    view: View,
+    batch_size: int,
+    n_workers: int,
+) -> Prediction:
+    device = frozen.engine.device
     if not head.reads_tokens:
-        features = extract_features(
-            images, backbone, view, batch_size=batch_size, device=device, n_workers=n_workers
-        )
+        features = embed_images(images, frozen, view, batch_size=batch_size, n_workers=n_workers)
         return Prediction(features, _apply(head, features, device=device))
+    head = head.to(device)
 
     def compute(pixels: Tensor) -> Tensor:
-        features, tokens = backbone.features_and_tokens(backbone.prepare(pixels))
+        features, tokens = frozen.backbone.features_and_tokens(frozen.prepare(pixels))
         return torch.cat([features.float(), head(tokens.float())], dim=1)  # (b, d + c)
 
-    rows = map_images(
-        compute,
-        images,
-        view,
-        n_columns=backbone.n_dims + head.n_clusters,
-        batch_size=batch_size,
-        device=device,
-        n_workers=n_workers,
-    )
-    check_finite(rows, images)
-    features, logits = np.split(rows, [backbone.n_dims], axis=1)
+    batches = split_rows(len(images), batch_size)
+    found = map_batches(compute, images, view, batches, device=device, n_workers=n_workers)
+    rows = np.concatenate(list(found))  # (n, d + c)
+    check_finite(rows, images.ids)
+    features, logits = np.split(rows, [frozen.backbone.n_dims], axis=1)
     return Prediction(np.ascontiguousarray(features), torch.from_numpy(logits))
 
 

@@ -45,6 +45,7 @@ class FinetuningRun:
         history_file: Is written.
         seed: Of the head, the order, the pairs and the views.
         device: ``auto``, ``cpu`` or ``cuda``.
+        engine: ``auto``, ``torch`` or ``openvino``, of a trunk that is not trained.
         threads: Of all processes together.
     """
 
@@ -63,6 +64,7 @@ class FinetuningRun:
     history_file: str
     seed: int
     device: str
+    engine: str
     threads: int
 
     @property
@@ -84,6 +86,7 @@ class FinetuningRun:
         *,
         seed: int,
         device: str,
+        engine: str,
         threads: int,
     ) -> Self:
         """Take a run from the files and parameters of a rule, by the names they have there."""
@@ -103,6 +106,7 @@ class FinetuningRun:
             history_file=outputs["history"],
             seed=seed,
             device=device,
+            engine=engine,
             threads=threads,
         )
 
@@ -132,7 +136,12 @@ def train(run: FinetuningRun, processes: Processes) -> None:
         learn_clusters(heads, features.read("features"), clusters, seed=run.seed, device=device)
     pairs = run.pairs.open(device=device)
     source = run.views.open(
-        backbone, device=device, n_workers=threads, has_gradient=trainable == "all"
+        backbone,
+        device=device,
+        n_workers=threads,
+        has_gradient=trainable == "all",
+        engine=run.engine,
+        n_epochs=run.settings.epochs,
     )
     checkpoint = Checkpoint(run.checkpoint, key=_key(run, backbone, source))
     history = finetune(

@@ -50,6 +50,7 @@ rule follow_training:
     resources:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     params:
         source=decide(stages.image_source),

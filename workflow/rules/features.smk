@@ -23,6 +23,7 @@ rule extract_features:
     resources:
         gpu=decide(stages.joining_gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     params:
         source=decide(stages.image_source),
@@ -30,6 +31,7 @@ rule extract_features:
         weights=value("backbone.weights"),
         weights_digest=weights_digest(value("backbone.weights")),
         network=decide(stages.network),
+        precision=value("backbone.precision"),
         options=value("backbone.options"),
         code=script_digest("features/extract_features.py"),
     message:
@@ -52,6 +54,7 @@ use rule extract_features as extract_features_of_shard with:
     resources:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     message:
         "Embedding shard {wildcards.shard} of the images of {wildcards.experiment}"
@@ -97,6 +100,7 @@ rule extract_tokens:
     resources:
         gpu=decide(stages.joining_gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     params:
         source=decide(stages.image_source),
@@ -131,6 +135,7 @@ use rule extract_tokens as extract_tokens_of_shard with:
     resources:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     message:
         "Keeping what the trunk says of shard {wildcards.shard} of the images of {wildcards.experiment}"
@@ -155,6 +160,7 @@ rule extract_views:
     resources:
         gpu=decide(stages.joining_gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     params:
         source=decide(stages.image_source),
@@ -189,6 +195,7 @@ use rule extract_views as extract_views_of_shard with:
     resources:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     message:
         "Extracting features of views of shard {wildcards.shard} of the images of {wildcards.experiment}"

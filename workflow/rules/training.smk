@@ -47,6 +47,7 @@ rule pretrain_simgcd:
     resources:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
     params:
         source=decide(stages.image_source),
         augmentation=value("pretraining.simgcd.augmentation"),
@@ -95,6 +96,7 @@ rule finetune:
     resources:
         gpu=decide(stages.training_gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         processes=value("machine.processes"),
     params:
         source=decide(stages.image_source),
@@ -135,6 +137,7 @@ rule predict:
     resources:
         gpu=decide(stages.gpus),
         device=value("machine.device"),
+        engine=value("machine.engine"),
         batch_size=value("machine.batch_size"),
     params:
         source=decide(stages.image_source),

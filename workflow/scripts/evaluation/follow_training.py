@@ -21,5 +21,6 @@ with job(snakemake.log[0], threads=snakemake.threads):
         batch_size=snakemake.resources.batch_size,
         device=choose_device(snakemake.resources.device),
         n_workers=snakemake.threads,
+        engine=snakemake.resources.engine,
     )
     write_csv(snakemake.output.progress, progress)

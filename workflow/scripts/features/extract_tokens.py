@@ -1,6 +1,7 @@
 """Run the frozen trunk over some views of every image, or of a shard, or join the shards."""
 
 from unic.features.cached_views import extract_tokens, join_tokens
+from unic.features.frozen import FrozenBackbone
 from unic.images.augmentations import choose_augmentation
 from unic.images.index import read_index
 from unic.images.loaders import ViewLoader
@@ -28,6 +29,15 @@ with job(snakemake.log[0], threads=snakemake.threads):
             all_tokens=snakemake.params.all_tokens,
             is_frozen=snakemake.params.is_frozen,
         )
+        frozen = FrozenBackbone.choose(
+            backbone,
+            snakemake.resources.engine,
+            n_images=views["n_views"] * len(ids),
+            precision=choose_precision(
+                views["precision"], device, is_transformer=backbone.is_transformer
+            ),
+            device=device,
+        )
         extract_tokens(
             snakemake.output.header,
             ViewLoader(
@@ -36,15 +46,11 @@ with job(snakemake.log[0], threads=snakemake.threads):
                 augmentation=choose_augmentation(views["augmentation"]),
                 n_workers=snakemake.threads,
             ),
-            backbone,
+            frozen,
             n_views=views["n_views"],
             dtype=views["dtype"],
             batch_size=max(1, snakemake.resources.batch_size // views["n_views"]),
             seed=0,
-            precision=choose_precision(
-                views["precision"], device, is_transformer=backbone.is_transformer
-            ),
-            device=device,
             parameters=dict(snakemake.params.items()),
             rows=read_shard(snakemake.wildcards).rows(len(ids), multiple=BLOCK_ROWS),
         )

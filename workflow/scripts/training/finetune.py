@@ -11,6 +11,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         dict(snakemake.params.items()),
         seed=int(snakemake.wildcards.seed),
         device=snakemake.resources.device,
+        engine=snakemake.resources.engine,
         threads=snakemake.threads,
     )
     run_together(train, run, n_processes=snakemake.resources.processes)

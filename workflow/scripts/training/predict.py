@@ -20,6 +20,7 @@ with job(snakemake.log[0], threads=snakemake.threads):
         batch_size=snakemake.resources.batch_size,
         device=device,
         n_workers=snakemake.threads,
+        engine=snakemake.resources.engine,
     )
     write_features(snakemake.output.features, features, ids, backbone=snakemake.input.model)
     predictions = tabulate("unic", int(snakemake.wildcards.seed), ids, clusters)

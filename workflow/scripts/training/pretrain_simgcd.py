@@ -27,7 +27,13 @@ with job(snakemake.log[0], threads=snakemake.threads):
         image_size=views.source.view.image_size,
         seed=settings.seed,
     )
-    source = views.open(backbone, device=device, n_workers=snakemake.threads)
+    source = views.open(
+        backbone,
+        device=device,
+        n_workers=snakemake.threads,
+        engine=snakemake.resources.engine,
+        n_epochs=settings.epochs,
+    )
     key = resumption_key(
         params, files=inputs.values(), images=source.images, network=backbone.model
     )
