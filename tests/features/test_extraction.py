@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unic.features.extraction import check_finite, extract_features, extract_pixels
+from unic.features.extraction import check_finite, extract_features
 from unic.images.images import ArrayImages, FileImages
 from unic.images.views import View, prepare_image
 from unic.models.backbones import Backbone, load_backbone
@@ -41,14 +41,6 @@ def test_features_are_those_of_single_images(backbone: Backbone) -> None:
         for row in range(11):
             expected = backbone(evaluation_view(images, row))[0]
             np.testing.assert_allclose(features[row], expected, rtol=1e-5, atol=1e-6)
-
-
-def test_pixels_are_those_of_the_evaluation_view() -> None:
-    images = noise(5)
-    pixels = extract_pixels(images, VIEW)
-    assert (pixels.shape, pixels.dtype) == ((5, 3 * 32 * 32), np.float32)
-    for row in range(5):
-        np.testing.assert_array_equal(pixels[row], evaluation_view(images, row).flatten())
 
 
 # Laws

@@ -1,6 +1,6 @@
 """Take the pixels of the evaluation view as features, for a baseline without a network."""
 
-from unic.features.extraction import extract_pixels
+from unic.features.pixels import extract_pixels
 from unic.images.index import read_index
 from unic.images.source import ImageSource
 from unic.runtime.jobs import job
