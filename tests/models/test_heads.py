@@ -83,6 +83,15 @@ def test_heads_together_are_each_alone(n_heads: int, kind: str, norm: str | None
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("width", [255, 256])
+def test_heads_whose_products_are_taken_alone_give_the_same(width: int) -> None:
+    generator = seeded()
+    heads = [make_head("mlp", 24, 5, width=width, generator=generator) for _ in range(3)]
+    features = torch.randn(7, 24, generator=generator)
+    alone = torch.stack([head(features) for head in heads], dim=1)
+    torch.testing.assert_close(apply_heads(heads, features), alone)
+
+
 def test_several_self_attention_heads_read_the_same_tokens() -> None:
     generator = seeded()
     heads = [make_head("self_attention", 64, 5, width=8, generator=generator) for _ in range(2)]

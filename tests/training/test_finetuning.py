@@ -150,7 +150,8 @@ def test_heads_on_a_frozen_backbone_learn_as_if_alone(momentum: float) -> None:
     alone = [train_heads([seed], settings) for seed in (0, 1, 2)]
     for ours, (theirs, _) in zip(together, alone, strict=True):
         for key, tensor in theirs[0].state_dict().items():
-            torch.testing.assert_close(ours.state_dict()[key], tensor, rtol=1e-4, atol=1e-6)
+            # Adam takes steps of 1e-3 where a gradient is nothing but rounding, too.
+            torch.testing.assert_close(ours.state_dict()[key], tensor, rtol=1e-4, atol=1e-4)
     # The head of an epoch is that of the lowest loss, and the row is its own.
     losses = np.array([h["loss"] for _, h in alone])  # (h, epochs)
     assert history["head"].tolist() == losses.argmin(0).tolist()

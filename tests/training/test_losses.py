@@ -209,6 +209,47 @@ def test_batch_negatives_equal_plain_loops(dtype: torch.dtype) -> None:
     assert found == pytest.approx(sum(means) / 8, rel=1e-5)
 
 
+@pytest.mark.parametrize("n_heads", [1, 3])
+@pytest.mark.parametrize("n_clusters", [1, 2, 37])
+def test_losses_of_several_heads_are_those_of_each(n_heads: int, n_clusters: int) -> None:
+    shape = (n_heads, 9, n_clusters)
+    ours, others, past = (
+        draw_log_probs(9 * n_heads, n_clusters, seed=seed).view(shape).transpose(0, 1)
+        for seed in range(3)
+    )  # (b, h, c)
+    is_far = torch.rand(9, 9, generator=torch.Generator().manual_seed(0)) < 0.5
+    is_far[4] = False
+    means = past.exp().mean(0)  # (h, c)
+    found = [
+        positive_loss(ours, others),
+        negative_loss(ours, others),
+        batch_negative_loss(ours, is_far),
+        entropy_loss(ours),
+        entropy_loss(ours, means, momentum=0.3),
+    ]
+    for head in range(n_heads):
+        mine, theirs = ours[:, head], others[:, head]
+        alone = [
+            positive_loss(mine, theirs),
+            negative_loss(mine, theirs),
+            batch_negative_loss(mine, is_far),
+            entropy_loss(mine),
+            entropy_loss(mine, means[head], momentum=0.3),
+        ]
+        torch.testing.assert_close([loss[head] for loss in found], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_pairs_at_the_clamp_pull_no_more() -> None:
+    certain = one_hot([0, 0, 1], 2).double().requires_grad_()
+    is_far = ~torch.eye(3, dtype=torch.bool)
+    loss = batch_negative_loss(certain, is_far)
+    loss.backward()
+    assert loss.item() == pytest.approx(-math.log(1e-6) / 3, rel=1e-6)
+    assert certain.grad is not None
+    assert certain.grad.isfinite().all()
+    assert (certain.grad[:2, 0] == 0).all()
+
+
 def test_one_batch_negative_each_is_a_drawn_negative() -> None:
     log_probs, others = draw_log_probs(6, 5), torch.tensor([3, 5, 1, 0, 2, 4])
     is_far = torch.zeros(6, 6, dtype=torch.bool)

@@ -13,6 +13,7 @@ PROJECTOR_WIDTH, PROJECTOR_DIMS = 2048, 256  # DINO, SimGCD
 HEAD_DIMS = 64  # least dims of an attention head, those of ViT-B
 NORMS = (None, "rms", "center", "standardize")
 FITTED_NORMS = ("center", "standardize")  # by statistics of the training features
+_WIDE = 256  # outputs of a linear layer whose product is taken alone
 _FIT_ROWS = 4096  # of features that are float64 at a time
 
 
@@ -265,13 +266,16 @@ def fit_norms(heads: Sequence[Head], features: NDArray[np.float32]) -> None:
 def apply_heads(heads: Sequence[Head], read: Tensor) -> Tensor:
     """Logits ``(b, h, c)`` of several heads of one kind.
 
-    Their products are taken together, since many small ones leave a processor waiting for memory.
+    Small products are taken together, since many of them leave a processor waiting for memory. Of
+    wide layers each fills it alone; together, what lies between their products would leave the
+    cache, and weights would be copied.
 
     Args:
         heads: ``h`` heads, alike but for their weights; a norm has none, or the same statistics.
         read: Features ``(b, d)``, or tokens ``(b, t, d)`` for heads that read them.
     """
-    if len(heads) == 1 or heads[0].reads_tokens:
+    linears = [layer for layer in heads[0].modules() if isinstance(layer, nn.Linear)]
+    if len(heads) == 1 or heads[0].reads_tokens or linears[0].out_features >= _WIDE:
         return torch.stack([head(read) for head in heads], dim=1)
     for layers in zip(*heads, strict=True):
         is_linear = isinstance(layers[0], nn.Linear)

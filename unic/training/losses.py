@@ -1,6 +1,10 @@
-"""The losses of the paper and of SimGCD, one function an equation; each gives a scalar >= 0."""
+"""The losses of the paper and of SimGCD, one function an equation; each gives a scalar >= 0.
+
+Those of Eqs. 6 and 8 take several heads at once: predictions ``(b, h, c)`` give losses ``(h,)``.
+"""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +17,13 @@ def log_similarity(log_probs: Tensor, other_log_probs: Tensor) -> Tensor:
     """Log of the dot product of two predictions, ``log <y_i, y_j>``, row by row.
 
     Args:
-        log_probs: Shape ``(b, c)``, log-probabilities.
-        other_log_probs: Shape ``(b, c)``, log-probabilities.
+        log_probs: Shape ``(b, c)`` or ``(b, h, c)``, log-probabilities.
+        other_log_probs: Of the same shape, log-probabilities.
 
     Returns:
-        Shape ``(b,)``, at most 0 up to rounding.
+        Shape ``(b,)`` or ``(b, h)``, at most 0 up to rounding.
     """
-    return torch.logsumexp(log_probs + other_log_probs, dim=1)  # (b,)
+    return torch.logsumexp(log_probs + other_log_probs, dim=-1)  # (b,) or (b, h)
 
 
 def positive_loss(anchor_log_probs: Tensor, positive_log_probs: Tensor) -> Tensor:
@@ -29,15 +33,15 @@ def positive_loss(anchor_log_probs: Tensor, positive_log_probs: Tensor) -> Tenso
     its gradient where the two predictions share no cluster yet.
 
     Args:
-        anchor_log_probs: Shape ``(b, c)``, log-probabilities of the anchors.
-        positive_log_probs: Shape ``(b, c)``, row ``i`` belongs to a positive of anchor ``i``.
+        anchor_log_probs: Shape ``(b, c)`` or ``(b, h, c)``, log-probabilities of the anchors.
+        positive_log_probs: Of the same shape, row ``i`` belongs to a positive of anchor ``i``.
 
     Example:
         >>> sure, unsure = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
         >>> round(positive_loss(sure, sure).item(), 3), round(positive_loss(sure, unsure).item(), 3)
         (0.198, 0.693)
     """
-    return -log_similarity(anchor_log_probs, positive_log_probs).mean()
+    return -log_similarity(anchor_log_probs, positive_log_probs).mean(0)
 
 
 def negative_loss(anchor_log_probs: Tensor, negative_log_probs: Tensor) -> Tensor:
@@ -46,16 +50,16 @@ def negative_loss(anchor_log_probs: Tensor, negative_log_probs: Tensor) -> Tenso
     ``L_neg = mean_i -log(1 - <y_i, y_n>)``, with the dot product clamped to ``1 - 1e-6``.
 
     Args:
-        anchor_log_probs: Shape ``(b, c)``, log-probabilities of the anchors.
-        negative_log_probs: Shape ``(b, c)``, row ``i`` belongs to a negative of anchor ``i``.
+        anchor_log_probs: Shape ``(b, c)`` or ``(b, h, c)``, log-probabilities of the anchors.
+        negative_log_probs: Of the same shape, row ``i`` belongs to a negative of anchor ``i``.
 
     Example:
         >>> one, other = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.1, 0.9]]).log()
         >>> round(negative_loss(one, other).item(), 3), round(negative_loss(one, one).item(), 3)
         (0.198, 1.715)
     """
-    similarity = log_similarity(anchor_log_probs, negative_log_probs).exp()  # (b,)
-    return -torch.log1p(-similarity.clamp(max=MAX_SIMILARITY)).mean()
+    similarity = log_similarity(anchor_log_probs, negative_log_probs).exp()  # (b,) or (b, h)
+    return -torch.log1p(-similarity.clamp(max=MAX_SIMILARITY)).mean(0)
 
 
 def batch_negative_loss(log_probs: Tensor, is_far: Tensor) -> Tensor:
@@ -65,7 +69,7 @@ def batch_negative_loss(log_probs: Tensor, is_far: Tensor) -> Tensor:
     Eq. 7 over the far set. An anchor without a far image in the batch does not count.
 
     Args:
-        log_probs: Shape ``(b, c)``, log-probabilities of the anchors.
+        log_probs: Shape ``(b, c)`` or ``(b, h, c)``, log-probabilities of the anchors.
         is_far: Shape ``(b, b)``, bool, whether image ``j`` is a negative of anchor ``i``.
 
     Example:
@@ -73,11 +77,12 @@ def batch_negative_loss(log_probs: Tensor, is_far: Tensor) -> Tensor:
         >>> round(batch_negative_loss(log_probs, ~torch.eye(2, dtype=torch.bool)).item(), 3)
         0.198
     """
-    probs = log_probs.exp()  # (b, c)
-    losses = -torch.log1p(-(probs @ probs.T).clamp(max=MAX_SIMILARITY))  # (b, b)
-    n_far = is_far.sum(1)  # (b,)
-    means = (losses * is_far).sum(1) / n_far.clamp(min=1)  # (b,)
-    return means.sum() / (n_far > 0).sum().clamp(min=1)
+    n_far = is_far.sum(1, keepdim=True)  # (b, 1)
+    n_counted = (n_far > 0).sum().clamp(min=1)
+    weights = is_far / (n_far.clamp(min=1) * n_counted)  # (b, b)
+    probs = log_probs.exp().movedim(0, -2)  # (b, c) or (h, b, c)
+    loss: Tensor = _WeightedNegatives.apply(probs @ probs.mT, weights)
+    return loss
 
 
 def entropy_loss(log_probs: Tensor, past: Tensor | None = None, *, momentum: float = 0.0) -> Tensor:
@@ -92,8 +97,8 @@ def entropy_loss(log_probs: Tensor, past: Tensor | None = None, *, momentum: flo
     ``mean_i y_i`` is taken there and not scaled by ``1 - momentum``, so the term keeps its weight.
 
     Args:
-        log_probs: Shape ``(b, c)``, log-probabilities.
-        past: Shape ``(c,)``, mean prediction of past batches, without gradient.
+        log_probs: Shape ``(b, c)`` or ``(b, h, c)``, log-probabilities.
+        past: Shape ``(c,)`` or ``(h, c)``, mean prediction of past batches, without gradient.
         momentum: Share of ``past``, in [0, 1).
 
     Example:
@@ -104,14 +109,14 @@ def entropy_loss(log_probs: Tensor, past: Tensor | None = None, *, momentum: flo
         >>> round(entropy_loss(collapsed).item(), 3)
         0.368
     """
-    n_images, n_clusters = log_probs.shape
+    n_images, n_clusters = len(log_probs), log_probs.shape[-1]
     # In log space: the gradient of p log p is not finite where p is rounded to 0.
-    log_mean_probs = torch.logsumexp(log_probs, dim=0) - math.log(n_images)  # (c,)
+    log_mean_probs = torch.logsumexp(log_probs, dim=0) - math.log(n_images)  # (c,) or (h, c)
     mean_probs = log_mean_probs.exp()
     if past is not None:
         mean_probs = mean_probs + momentum * (past - mean_probs).detach()
         log_mean_probs = mean_probs.clamp(min=torch.finfo(mean_probs.dtype).tiny).log()
-    entropy = -(mean_probs * log_mean_probs).sum()
+    entropy = -(mean_probs * log_mean_probs).sum(-1)
     return math.log(n_clusters) - entropy
 
 
@@ -190,3 +195,24 @@ def self_distillation_loss(
     targets = torch.softmax(logits.detach().flip(1) / teacher_temperature, dim=2)  # (b, 2, c)
     students = (logits / student_temperature).flatten(0, 1)  # (2 b, c)
     return cross_entropy(students, targets.flatten(0, 1))
+
+
+class _WeightedNegatives(torch.autograd.Function):
+    """``-sum_ij w_ij log(1 - s_ij)`` of clamped similarities ``(..., b, b)``, weights ``(b, b)``.
+
+    Autograd would go over the pairs twenty times, which takes as long as the products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, similarities: Tensor, weights: Tensor) -> Tensor:
+        """Loss ``(...)``."""
+        clamped = similarities.clamp(max=MAX_SIMILARITY)
+        slopes = (weights / (1 - clamped)).masked_fill_(similarities > MAX_SIMILARITY, 0.0)
+        ctx.save_for_backward(slopes)
+        return -clamped.neg_().log1p_().mul_(weights).sum((-2, -1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Gradients of the similarities."""
+        (slopes,) = ctx.saved_tensors
+        return slopes * grads[0][..., None, None], None

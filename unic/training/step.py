@@ -77,7 +77,7 @@ class Trainer:
         n_steps = -(-n_batches // settings.accumulation) * settings.epochs
         self.scheduler = _make_scheduler(self.optimizer, settings.schedule, n_steps)
         self.n_steps, self.n_waiting = 0, 0
-        self.past: list[Tensor] = []  # of each head, (c,) running mean of the predictions
+        self.past: Tensor | None = None  # (h, c), running mean of the predictions of each head
 
     @property
     def rate(self) -> float:
@@ -104,21 +104,18 @@ class Trainer:
         logits = apply_heads(self.heads, read)  # (r b / p, h, c)
         log_probs = torch.log_softmax(logits, dim=2).flatten(1).unflatten(0, (n_rows, -1))
         log_probs = self.processes.gather(log_probs)  # (r, b, h c)
-        by_head = log_probs.unflatten(2, (len(self.heads), -1)).unbind(2)  # of (r, b, c)
+        log_probs = log_probs.unflatten(2, (len(self.heads), -1))  # (r, b, h, c)
         con = log_probs.new_zeros(())
         if self.projector is not None:
             projected = self.projector(read).unflatten(0, (n_rows, -1))  # (r, b / p, e)
             views = self.processes.gather(projected[:2]).transpose(0, 1)  # (b, 2, e)
             con = contrastive_loss(views, temperature=CONTRASTIVE_TEMPERATURE)
-        losses = torch.stack(
-            [self._losses(i, log_probs, is_far, con) for i, log_probs in enumerate(by_head)]
-        )  # (h, 5)
+        losses = self._losses(log_probs, is_far, con)  # (h, 5)
         losses[:, 0].sum().backward()
         self.n_waiting += 1
         if self.n_waiting == self.settings.accumulation:
             self.step()
-        clusters = torch.stack([log_probs[0].argmax(1) for log_probs in by_head])
-        return clusters, losses.detach()
+        return log_probs[0].argmax(2).T, losses.detach()
 
     def step(self) -> None:
         """Take the step of the batches since the last one, by their mean gradient."""
@@ -154,7 +151,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.n_steps = state["n_steps"]
-        self.past = [past.to(self.parameters[0].device) for past in state["past"]]
+        past = state["past"]
+        self.past = None if past is None else past.to(self.parameters[0].device)
 
     def _read(self, output: TrunkOutput) -> Tensor:
         """What the head is given: features ``(r b, d)`` or tokens ``(r b, t, d)``."""
@@ -162,28 +160,25 @@ class Trainer:
             return self.backbone.features_and_tokens(output)[1]
         return self.backbone.features_of(output)
 
-    def _losses(self, index: int, log_probs: Tensor, is_far: Tensor | None, con: Tensor) -> Tensor:
-        """Eq. 9 with A.9's term for one head: ``[loss, L_pos, L_neg, L_ent, L_con]``.
+    def _losses(self, log_probs: Tensor, is_far: Tensor | None, con: Tensor) -> Tensor:
+        """Eq. 9 with A.9's term for each head, ``[loss, L_pos, L_neg, L_ent, L_con]``, ``(h, 5)``.
 
         A.9's term, which reads no head, counts once in the sum over the heads.
         """
         settings, momentum = self.settings, self.settings.entropy_momentum
-        anchors, positives = log_probs[0], log_probs[1]
-        pos = positive_loss(anchors, positives)
+        anchors, positives = log_probs[0], log_probs[1]  # (b, h, c)
+        pos = positive_loss(anchors, positives)  # (h,), as the others
         if is_far is None:
             neg = negative_loss(anchors, log_probs[2])
         else:
             neg = batch_negative_loss(anchors, is_far)
-        past = self.past[index] if index < len(self.past) else None
-        ent = entropy_loss(anchors, past, momentum=momentum)
+        ent = entropy_loss(anchors, self.past, momentum=momentum)
         if momentum:
-            mean = anchors.detach().exp().mean(0)  # (c,)
-            self.past[index : index + 1] = [
-                mean if past is None else torch.lerp(mean, past, momentum)
-            ]
+            mean = anchors.detach().exp().mean(0)  # (h, c)
+            self.past = mean if self.past is None else torch.lerp(mean, self.past, momentum)
         loss = settings.lambda_pos * pos + settings.lambda_neg * neg + settings.lambda_ent * ent
         loss = loss + settings.lambda_con / len(self.heads) * con
-        return torch.stack([loss, pos, neg, ent, con])
+        return torch.stack([loss, pos, neg, ent, con.expand_as(pos)], dim=1)
 
 
 def _make_scheduler(
