@@ -6,9 +6,10 @@ INSTALLED := .venv/installed
 COMPILED := .venv/compiled
 SLURM := .venv/slurm
 BROWSER := .venv/browser
+GPU := .venv/gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-data test-slurm test-browser pictures lint audit format pin clean
+.PHONY: help demo test test-slow test-data test-slurm test-browser gpu pictures lint audit format pin clean
 
 help:
 	@echo "make demo       set everything up and cluster the handwritten digits (results/digits)"
@@ -17,6 +18,7 @@ help:
 	@echo "make test-data  take a small copy of every data set to its scores (a quarter to half an hour)"
 	@echo "make test-slurm run the demo by a SLURM that is started on this machine (root, Debian or Ubuntu)"
 	@echo "make test-browser open the explorer in a Chromium, which must be there"
+	@echo "make gpu        run the tests and benchmarks of a GPU, and write results/gpu/page.md"
 	@echo "make pictures   take the pictures of the explorer in docs/, likewise"
 	@echo "make lint       check style, types and the workflow"
 	@echo "make audit      look the pinned packages up among known vulnerabilities (internet)"
@@ -47,6 +49,12 @@ $(BROWSER): $(INSTALLED)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $@ playwright==1.65.2
 	@touch $@
 
+# Apart from faiss-cpu, which has the same module; without a GPU there is nothing to install.
+$(GPU): $(INSTALLED)
+	@if ! command -v nvidia-smi >/dev/null; then echo "no NVIDIA driver: faiss-gpu-cu12 is not installed"; \
+	else $(BIN)/uv pip install --quiet --python $(BIN)/python --target $@ --constraint requirements.txt \
+		"faiss-gpu-cu12>=1.9" || { rm -rf $@; echo "faiss-gpu-cu12 cannot be had here: mining is measured without it"; }; fi
+
 demo: $(COMPILED)
 	$(BIN)/python -m snakemake --cores $(CORES) --quiet rules -- demo
 	@$(BIN)/python -m unic.cli show results/digits
@@ -65,6 +73,9 @@ test-slurm: demo $(SLURM)
 
 test-browser: $(COMPILED) $(BROWSER)
 	PYTHONPATH=$(abspath $(BROWSER)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+gpu: $(COMPILED) $(GPU)
+	PYTHONPATH=$(abspath $(GPU)) $(BIN)/python -m benchmarks.gpu
 
 pictures: demo $(BROWSER)
 	PYTHONPATH=$(abspath $(BROWSER)) $(BIN)/python docs/take_pictures.py

@@ -1,4 +1,7 @@
-"""Union sizes against a blocked scipy sparse product, sorting and sets, in CPU seconds."""
+"""Union sizes against a blocked scipy sparse product, sorting and sets, in CPU seconds.
+
+With --device cuda: by sorting on a GPU against all threads of the CPU, seconds until they are done.
+"""
 
 import argparse
 import resource
@@ -7,9 +10,11 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from benchmarks import devices
 from unic.neighbors.cleaning import reciprocity, union_sizes
 
 
@@ -53,14 +58,40 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def measure_on_gpu(n_images: int, n_neighbors: int, device: torch.device) -> None:
+    """Time on a GPU and on the CPU, whose results must agree."""
+    indices = clustered_lists(n_images, n_neighbors)
+    expected = union_sizes(indices)
+    if not (union_sizes(indices, device=device) == expected).all():
+        raise RuntimeError("union sizes of the GPU differ from those of the CPU")
+    ours = devices.seconds(lambda: union_sizes(indices, device=device), device, 3)
+    start = time.perf_counter()
+    union_sizes(indices)
+    by_cpu = time.perf_counter() - start
+    lookups = n_images * n_neighbors**2
+    print(
+        f"n = {n_images}, k = {n_neighbors}: {ours:.3f} s, {1e9 * ours / lookups:.3f} ns a lookup; "
+        f"CPU with {numba.get_num_threads()} threads {by_cpu:.3f} s; the same sizes"
+    )
+    print(f"ratio_union_{n_images} {by_cpu / ours:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, nargs="+", default=[16_000, 64_000, 256_000])
     parser.add_argument("--k", type=int, default=50)
     parser.add_argument("--rows", type=int, default=16_384, help="that the peers are timed on")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="1 by default, with a GPU all")
+    devices.add_device(parser)
     arguments = parser.parse_args()
-    numba.set_num_threads(arguments.threads)
+    device = devices.take_device(arguments.device)
+    if device.type == "cuda":
+        print(devices.describe(device))
+        numba.set_num_threads(arguments.threads or numba.config.NUMBA_NUM_THREADS)
+        for n_images in arguments.n:
+            measure_on_gpu(n_images, arguments.k, device)
+        return
+    numba.set_num_threads(arguments.threads or 1)
     union_sizes(clustered_lists(300, 5))  # compiles
     for n_images in arguments.n:
         indices = clustered_lists(n_images, arguments.k)

@@ -2,13 +2,13 @@
 
 Plain is what peers do: float32, the frozen trunk under no_grad in one pass over anchors, positives
 and negatives, the whole last block with autograd. All steps take the optimizer's step. Steps are
-interleaved, the best of the repetitions counts. Cached views are read from a file.
+interleaved, the best of the repetitions counts. Cached views are read from a file. Shares are those
+of the products that a step takes, of the peak in float32, measured in the same run.
 """
 
 import argparse
 import logging
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import devices
 from unic.features.cached_views import CachedViews, extract_tokens
 from unic.features.frozen import FrozenBackbone
 from unic.images.images import ArrayImages
@@ -44,7 +45,6 @@ SETTINGS = FinetuningSettings(
     lambda_neg=1.0,
     lambda_ent=3.0,
 )
-CPU = torch.device("cpu")
 Step = Callable[[], object]
 
 
@@ -54,6 +54,7 @@ class Setup(NamedTuple):
     backbone: Backbone
     head: ClusterHead
     loader: ViewLoader
+    device: torch.device
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -65,17 +66,17 @@ class Setup(NamedTuple):
         return Trainer(self.backbone, [self.head], SETTINGS, 1000)
 
 
-def make_setup(name: str, n_images: int, n_clusters: int = 50) -> Setup:
-    backbone = load_backbone(name, weights="random", options={}, image_size=224)
+def make_setup(name: str, n_images: int, device: torch.device, n_clusters: int = 50) -> Setup:
+    backbone = load_backbone(name, weights="random", options={}, image_size=224).to(device)
     backbone.set_trainable("last_block")
     head = ClusterHead(
         backbone.n_dims, n_clusters, width=2048, generator=torch.Generator().manual_seed(0)
-    )
+    ).to(device)
     shape = (n_images, 224, 224, 3)
     pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     view = View(224, 0.875, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     images = ArrayImages([str(row) for row in range(n_images)], pixels)
-    return Setup(backbone, head, ViewLoader(images, view))
+    return Setup(backbone, head, ViewLoader(images, view), device)
 
 
 def plain_step(setup: Setup, images: Tensor, is_far: Tensor | None = None) -> Tensor:
@@ -113,7 +114,7 @@ class Holding(Trainer):
 def gradient_errors(setup: Setup, cached: CachedViews, images: Tensor) -> dict[str, float]:
     """Relative error of the gradient of block and head against the plain step."""
     n_anchors = len(images) // 3
-    is_far = ~torch.eye(n_anchors, dtype=torch.bool)
+    is_far = ~torch.eye(n_anchors, dtype=torch.bool, device=setup.device)
     trainer = Holding(setup.backbone, [setup.head], SETTINGS, 1000)
     rows = np.arange(len(images)).reshape(3, -1)
 
@@ -147,6 +148,7 @@ def make_steps(
 ) -> dict[str, tuple[Step, int]]:
     """Steps by name, each with its number of anchors."""
     images = next(setup.loader.batches([np.arange(3 * n_fresh)], np.random.default_rng(0)))
+    images = images.to(setup.device)
     optimizer = torch.optim.Adam(setup.parameters, lr=1e-4)
     generator = np.random.default_rng(0)
     n_images = cached.layout.n_images
@@ -160,7 +162,7 @@ def make_steps(
         trainer, far = setup.trainer(), None
         shown = images[: n_rows * n_fresh]
         if n_rows == 2:
-            far = ~torch.eye(n_fresh, dtype=torch.bool)
+            far = ~torch.eye(n_fresh, dtype=torch.bool, device=setup.device)
 
         def step() -> object:
             with torch.no_grad():
@@ -172,7 +174,7 @@ def make_steps(
     def from_cache(n_rows: int) -> Step:
         trainer, far = setup.trainer(), None
         if n_rows == 2:
-            far = ~torch.eye(n_cached, dtype=torch.bool)
+            far = ~torch.eye(n_cached, dtype=torch.bool, device=setup.device)
 
         rows = (generator.integers(n_images, size=(n_rows, n_cached)) for _ in count())
         batches = cached.batches(rows, generator)
@@ -188,41 +190,48 @@ def make_steps(
     }
 
 
-def measure(steps: dict[str, tuple[Step, int]], repeats: int) -> dict[str, float]:
+def measure(
+    steps: dict[str, tuple[Step, int]], repeats: int, device: torch.device
+) -> dict[str, float]:
     """Milliseconds an anchor, best of the repetitions."""
     best = dict.fromkeys(steps, float("inf"))
     for _ in range(repeats):
         for name, (step, n_anchors) in steps.items():
-            start = time.process_time()
-            step()
-            spent = 1000 * (time.process_time() - start) / n_anchors
+            spent = 1000 * devices.seconds(step, device) / n_anchors
             best[name] = min(best[name], spent)
     return best
 
 
 def compare(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    setup = make_setup(name, max(arguments.images, 3 * arguments.batch))
+    device = arguments.device
+    setup = make_setup(name, max(arguments.images, 3 * arguments.batch), device)
     header = folder / f"{name}.json"
     layout = extract_tokens(
         header,
         setup.loader,
-        FrozenBackbone(setup.backbone, Engine("torch", torch.float32, CPU)),
+        FrozenBackbone(setup.backbone, Engine("torch", torch.float32, device)),
         n_views=1,
         dtype=arguments.dtype,
         batch_size=16,
         seed=0,
         parameters={},
     )
-    cached = CachedViews(header, device=CPU)
-    few = next(setup.loader.batches([np.arange(12)], np.random.default_rng(0)))
+    cached = CachedViews(header, device=device)
+    few = next(setup.loader.batches([np.arange(12)], np.random.default_rng(0))).to(device)
     errors = gradient_errors(setup, cached, few)
     steps = make_steps(setup, cached, n_fresh=arguments.batch, n_cached=arguments.cached_batch)
-    found = measure(steps, arguments.repeats)
+    flops = {key: devices.count_flops(step) / n for key, (step, n) in steps.items()}  # an anchor
+    found = measure(steps, arguments.repeats, device)
+    rate = devices.peak(device)
     kilobytes = layout.record_bytes / 1000
     print(f"{MODELS[name]}, {kilobytes:.0f} kB a cached view in {arguments.dtype}")
     for step, spent in found.items():
         error = f"gradient error {errors[step]:.0e}" if step in errors else ""
-        print(f"  {step:24} {spent:8.2f} ms an anchor {found['plain'] / spent:8.2f} x  {error}")
+        share = flops[step] / rate / (spent / 1000)
+        print(
+            f"  {step:24} {spent:8.2f} ms an anchor {found['plain'] / spent:8.2f} x  "
+            f"{share:5.0%} of the peak in float32  {error}"
+        )
     return {step: found["plain"] / spent for step, spent in found.items()}
 
 
@@ -234,7 +243,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96, help="images of the cached file")
     parser.add_argument("--dtype", choices=["float16", "int8"], default="float16")
     parser.add_argument("--repeats", type=int, default=3)
+    devices.add_device(parser)
     arguments = parser.parse_args()
+    arguments.device = devices.take_device(arguments.device)
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,10 +2,14 @@
 
 Peers search for a sample of the images, and their time is scaled to all; ours is the whole pass.
 The features are 200 classes of 3 modes with 24 dims of variation in common and noise in all.
+
+With --device cuda: against faiss-gpu's flat index and cuVS, where they are installed, all searching
+for all images; seconds until the GPU is done, what is sent to it and back included.
 """
 
 import argparse
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from benchmarks import devices
 from unic.neighbors.exact.operand import has_int8
 from unic.neighbors.far_sets import FarPool
 from unic.neighbors.mining import Neighbors, mine_neighbors
@@ -137,6 +142,88 @@ def measure(n_images: int, arguments: argparse.Namespace) -> dict[str, float]:
     return times
 
 
+def search_by_faiss(
+    features: NDArray[np.float32], n_neighbors: int, device: torch.device
+) -> NDArray[np.int64]:
+    """Neighbors by a flat index on the device."""
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise ImportError("faiss is built for CPUs alone; the extra gpu has faiss-gpu-cu12")
+    resources = faiss.StandardGpuResources()
+    index = faiss.GpuIndexFlatL2(resources, features.shape[1])
+    index.add(features)
+    found: NDArray[np.int64] = index.search(features, n_neighbors)[1]
+    torch.cuda.synchronize(device)
+    return found
+
+
+def search_by_cuvs(
+    features: NDArray[np.float32], n_neighbors: int, device: torch.device
+) -> NDArray[np.int64]:
+    """Neighbors by cuVS' all-neighbors graph, exact as of one cluster by brute force."""
+    from cuvs.neighbors import all_neighbors  # type: ignore[import-not-found]
+
+    settings = all_neighbors.AllNeighborsParams(algo="brute_force", metric="sqeuclidean")
+    found = all_neighbors.build(torch.from_numpy(features).to(device), n_neighbors, settings)
+    indices = found[0] if isinstance(found, tuple) else found
+    copied: NDArray[np.int64] = indices.copy_to_host()
+    return copied
+
+
+PEERS = {"faiss-gpu flat": search_by_faiss, "cuVS all-neighbors": search_by_cuvs}
+
+
+def measure_on_gpu(n_images: int, arguments: argparse.Namespace, device: torch.device) -> bool:
+    """Print seconds of each way and what share of the peak its products are; whether none failed.
+
+    Shares count 2 n^2 d FLOP in float32, which ours splits into three products of bfloat16.
+    """
+    features = clustered(n_images, arguments.d)
+    far_rank, n_neighbors = min(arguments.far_rank, n_images // 2), arguments.k
+    flops = 2.0 * n_images**2 * arguments.d
+    peaks = {name: devices.peak(device, dtype) for name, dtype in devices.DTYPES.items()}
+    found: dict[str, NDArray[np.int64]] = {}
+
+    def by_us(rank: int | None) -> None:
+        mined = mine_neighbors(features, n_neighbors=n_neighbors, far_rank=rank, device=device)
+        found["ours"] = mined.indices
+        print(f"  {mined.stats}")
+
+    def by_peer(name: str) -> None:
+        found[name] = PEERS[name](features, n_neighbors, device)
+
+    ways: dict[str, Callable[[], None]] = {
+        "ours": lambda: by_us(None),
+        "ours, far rank too": lambda: by_us(far_rank),
+        **{name: (lambda name=name: by_peer(name)) for name in PEERS},  # type: ignore[misc]
+    }
+    times, is_whole = {}, True
+    for name, way in ways.items():
+        try:
+            way()
+            times[name] = devices.seconds(way, device, 2)
+        except ImportError as error:
+            print(f"  {name}: not installed ({error})")
+        except Exception:  # of a peer's, or out of memory; the others are still measured
+            print(f"  {name}: failed\n{traceback.format_exc()}")
+            is_whole = False
+    for name, spent in times.items():
+        rate = flops / spent
+        share, halves = rate / peaks["float32"], 3 * rate / peaks["bfloat16"]
+        print(
+            f"  {name:18} {spent:8.3f} s, {rate / 1e12:6.1f} TFLOP/s, {share:.0%} of the peak in "
+            f"float32, {halves:.0%} of that in bfloat16 as three products"
+        )
+    for name in PEERS if "ours" in times else ():
+        if name not in times:
+            continue
+        pairs = zip(found["ours"][:1024], found[name][:1024], strict=True)
+        shared = np.mean([len(np.intersect1d(a, b)) / n_neighbors for a, b in pairs])
+        print(f"  of {name}'s neighbors are ours: {shared:.6f}")
+        key = name.split()[0].replace("-", "_").lower()
+        print(f"ratio_{key}_{n_images} {times[name] / times['ours']:.2f}")
+    return is_whole
+
+
 def print_growth(rows: dict[int, dict[str, float]], plot: Path | None) -> None:
     """Table of the growth with n, and a plot."""
     print("growth: CPU microseconds for each image and 1000 images, n =", *rows)
@@ -184,7 +271,16 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1024)
     parser.add_argument("--plot", type=Path, help="PNG of the growth with n")
     parser.add_argument("--threads", type=int, help="compare this many with one, and nothing else")
+    devices.add_device(parser)
     arguments = parser.parse_args()
+    device = devices.take_device(arguments.device)
+    if device.type == "cuda":
+        print(f"{devices.describe(device)}, d = {arguments.d}, k = {arguments.k}")
+        done = []
+        for n_images in arguments.n:
+            print(f"n = {n_images}", flush=True)
+            done.append(measure_on_gpu(n_images, arguments, device))
+        raise SystemExit(not all(done))
     numba.set_num_threads(1)
     for precision in ("auto", "float32"):  # compiles
         one_pass(clustered(1000, arguments.d), 5, 20, {"precision": precision})

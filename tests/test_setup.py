@@ -23,6 +23,7 @@ ELSEWHERE = (
     "docs",
     "slurm",
     "browser",
+    "benchmarks",
 )  # folders of tests that are of no single module
 
 
@@ -64,6 +65,12 @@ def test_requirements_pin_every_package_and_name_no_address() -> None:
     wanted = PROJECT["dependencies"] + EXTRAS["cpu"] + EXTRAS["dev"]
     for requirement in map(Requirement, wanted):
         assert all(requirement.specifier.contains(v) for v in pins[requirement.name]), requirement
+
+
+def test_make_gpu_installs_what_the_extra_says() -> None:
+    assert all(
+        f'"{requirement}"' in (ROOT / "Makefile").read_text() for requirement in EXTRAS["gpu"]
+    )
 
 
 def test_every_example_of_the_default_profile_is_read() -> None:
