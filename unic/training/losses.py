@@ -79,9 +79,9 @@ def batch_negative_loss(log_probs: Tensor, is_far: Tensor) -> Tensor:
     """
     n_far = is_far.sum(1, keepdim=True)  # (b, 1)
     n_counted = (n_far > 0).sum().clamp(min=1)
-    weights = is_far / (n_far.clamp(min=1) * n_counted)  # (b, b)
+    weights = is_far.to(log_probs.dtype) / (n_far.clamp(min=1) * n_counted)  # (b, b)
     probs = log_probs.exp().movedim(0, -2)  # (b, c) or (h, b, c)
-    loss: Tensor = _WeightedNegatives.apply(probs @ probs.mT, weights)
+    loss: Tensor = _WeightedNegatives.apply(probs, weights)
     return loss
 
 
@@ -198,21 +198,31 @@ def self_distillation_loss(
 
 
 class _WeightedNegatives(torch.autograd.Function):
-    """``-sum_ij w_ij log(1 - s_ij)`` of clamped similarities ``(..., b, b)``, weights ``(b, b)``.
+    """``-sum_ij w_ij log(1 - <y_i, y_j>)`` of predictions ``(..., b, c)``, weights ``(b, b)``.
 
-    Autograd would go over the pairs twenty times, which takes as long as the products.
+    Autograd would go over the pairs twenty times, which takes as long as the products. Head by
+    head, pairs stay in the cache.
     """
 
     @staticmethod
-    def forward(ctx: Any, similarities: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, probs: Tensor, weights: Tensor) -> Tensor:
         """Loss ``(...)``."""
-        clamped = similarities.clamp(max=MAX_SIMILARITY)
-        slopes = (weights / (1 - clamped)).masked_fill_(similarities > MAX_SIMILARITY, 0.0)
-        ctx.save_for_backward(slopes)
-        return -clamped.neg_().log1p_().mul_(weights).sum((-2, -1))
+        by_head = probs.reshape(-1, *probs.shape[-2:])  # (h, b, c)
+        slopes = probs.new_empty(len(by_head), *weights.shape)  # (h, b, b), of each pair's loss
+        pairs = torch.empty_like(weights)
+        losses = []
+        for own, slope in zip(by_head, slopes, strict=True):
+            torch.mm(own, own.T, out=pairs)
+            is_clamped = pairs > MAX_SIMILARITY
+            pairs.clamp_(max=MAX_SIMILARITY)
+            torch.sub(1, pairs, out=slope)
+            torch.div(weights, slope, out=slope).masked_fill_(is_clamped, 0.0)
+            losses.append(-pairs.neg_().log1p_().mul_(weights).sum())
+        ctx.save_for_backward(probs, slopes.view(*probs.shape[:-1], -1))
+        return torch.stack(losses).view(probs.shape[:-2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """Gradients of the similarities."""
-        (slopes,) = ctx.saved_tensors
-        return slopes * grads[0][..., None, None], None
+        """Gradients of the predictions."""
+        probs, slopes = ctx.saved_tensors
+        return (slopes @ probs + slopes.mT @ probs) * grads[0][..., None, None], None
