@@ -55,13 +55,15 @@ def _entries(
                 yield f"{method}, {split}, {name}", (value["mean"], value["std"])
 
 
-def print_table(found: Metrics, expected: Metrics) -> None:
-    print("| method, split, metric | CPU | GPU | difference, standard deviations |")
+def print_table(found: Metrics, expected: Metrics, device: str) -> None:
+    print(f"| method, split, metric | cpu | {device} | difference, standard deviations |")
     print("|---|---|---|---|")
     for name, (mean, std) in expected.items():
         ours, ours_std = found[name]
         spread = max(std, ours_std)
-        apart = f"{abs(ours - mean) / spread:.1f}" if spread else f"{ours - mean:+.4f} (std 0)"
+        apart = (
+            f"{abs(ours - mean) / spread:.1f}" if spread > 1e-6 else f"{ours - mean:+.4f} (std 0)"
+        )
         print(f"| {name} | {mean:.4f} ± {std:.4f} | {ours:.4f} ± {ours_std:.4f} | {apart} |")
 
 
@@ -78,7 +80,7 @@ def main() -> None:
     for device in dict.fromkeys(("cpu", arguments.device)):
         run_snakemake(folders[device], device)
         scores[device] = flatten(folders[device] / "results/digits/metrics.json")
-    print_table(scores[arguments.device], scores["cpu"])
+    print_table(scores[arguments.device], scores["cpu"], arguments.device)
 
 
 if __name__ == "__main__":

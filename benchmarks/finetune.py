@@ -27,6 +27,7 @@ from unic.images.views import View
 from unic.models.backbones import Backbone, load_backbone
 from unic.models.engines import Engine
 from unic.models.heads import ClusterHead
+from unic.runtime.memory import keep_freed_memory
 from unic.training.losses import batch_negative_loss, entropy_loss, negative_loss, positive_loss
 from unic.training.step import FinetuningSettings, Trainer
 
@@ -247,6 +248,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.device = devices.take_device(arguments.device)
     torch.set_num_threads(1)
+    keep_freed_memory()
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         ratios = {name: compare(name, Path(folder), arguments) for name in arguments.models}

@@ -15,6 +15,7 @@ from benchmarks.devices import add_device, count_flops, describe, peak, seconds,
 from unic.features.sources import FrozenFeatures
 from unic.models.backbones import Backbone, load_backbone
 from unic.models.heads import make_head
+from unic.runtime.memory import keep_freed_memory
 from unic.training.step import FinetuningSettings, Trainer
 
 MODELS = {768: "vit_base_patch16_224", 1280: "mobilenetv2_100"}  # backbones by their dims
@@ -83,6 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = take_device(arguments.device)
     torch.set_num_threads(1)
+    keep_freed_memory()
     print(f"{describe(device)}, float32, head width {WIDTH}")
     print("| head | heads | K | batch | d | step, ms | products at the peak, ms | share |")
     print("|---|---|---|---|---|---|---|---|")

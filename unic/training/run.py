@@ -10,6 +10,7 @@ from unic.models.heads import FITTED_NORMS, fit_norms
 from unic.models.trained import Model, ModelDescription, make_backbone, make_heads, save_model
 from unic.runtime.devices import choose_device
 from unic.runtime.jobs import limit_threads
+from unic.runtime.memory import keep_freed_memory
 from unic.runtime.processes import Processes
 from unic.storage.digests import json_digest
 from unic.storage.files import write_csv
@@ -122,6 +123,7 @@ def train(run: FinetuningRun, processes: Processes) -> None:
     """
     threads = max(1, run.threads // processes.size)
     limit_threads(threads)
+    keep_freed_memory()
     device = processes.place(choose_device(run.device))
     trainable = run.settings.trainable
     backbone = make_backbone(
