@@ -4,11 +4,14 @@ Images are on the device already; reading them is measured by benchmarks/images.
 """
 
 import argparse
+from functools import partial
 
 import torch
 
 from benchmarks.devices import DTYPES, add_device, count_flops, describe, peak, seconds, take_device
+from unic.features.frozen import FrozenBackbone
 from unic.models.backbones import load_backbone
+from unic.models.engines import Engine
 
 MODELS = {"vit_base_patch16_224": "ViT-B/16", "mobilenetv2_100": "MobileNetV2"}
 BATCHES = {"cpu": 4, "cuda": 256}
@@ -29,16 +32,12 @@ def main() -> None:
     for model, shown in MODELS.items():
         if model not in arguments.models:
             continue
-        backbone = load_backbone(
-            model, weights="random", options={}, image_size=224, is_frozen=True
-        ).to(device)
+        backbone = load_backbone(model, weights="random", options={}, image_size=224).to(device)
         images = torch.rand(batch, 3, 224, 224, device=device)
         for precision, dtype in DTYPES.items():
-
-            @torch.no_grad()
-            def run(dtype: torch.dtype = dtype) -> object:
-                return backbone.prepare(images, precision=dtype)  # noqa: B023
-
+            engine = Engine("torch", dtype, device)
+            frozen = FrozenBackbone(backbone, engine, only_features=True)
+            run = partial(frozen.features, images)
             flops = count_flops(run)
             spent = seconds(run, device, arguments.repeats)
             share = flops / spent / peaks[precision]
