@@ -24,10 +24,10 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from benchmarks import devices
-from unic.neighbors.exact.operand import has_int8
 from unic.neighbors.far_sets import FarPool
 from unic.neighbors.mining import Neighbors, mine_neighbors
 from unic.neighbors.negatives import index_negatives
+from unic.runtime.devices import has_int8
 
 N_NEGATIVES = 64
 PRECISIONS = ["float32"] + ["int8"] * has_int8()

@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from unic.neighbors.exact.operand import has_int8
 from unic.neighbors.exact.ranking import ExactRows
 from unic.neighbors.mining import MiningStats, Neighbors, mine_neighbors
+from unic.runtime.devices import has_int8
 from unic.training.pairs import NegativeSampler
 
 PRECISIONS = ("int8", "int16", "float32") if has_int8() else ("float32",)

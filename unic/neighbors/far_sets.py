@@ -8,11 +8,12 @@ import torch
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from unic.neighbors.exact.operand import MAX_INT8_DIMS, Operand
+from unic.neighbors.exact.operand import Operand
 from unic.neighbors.exact.ranking import ExactRows
 from unic.neighbors.exact.specials import find_copies
 from unic.neighbors.exact.vectors import SUMS, measure_row, prefetch, squared_distance
 from unic.neighbors.metric import check_features
+from unic.runtime.devices import MAX_INT8_DIMS
 from unic.storage.known_labels import check_known_labels, labels_told_apart
 
 _CHECKED_ROWS = 8  # on which the far radius is compared with the features

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.neighbors.exact.finished_rows import FinishedRows
-from unic.neighbors.exact.operand import MAX_INT8_DIMS, Precision, has_int8
+from unic.neighbors.exact.operand import Precision
 from unic.neighbors.exact.panels import rank_panels
 from unic.neighbors.exact.ranking import ExactRows, Ranked, check_spread
 from unic.neighbors.exact.specials import find_specials
@@ -17,6 +17,7 @@ from unic.neighbors.exact.tiles import rank_rows
 from unic.neighbors.exact.vectors import measure_row
 from unic.neighbors.faiss import FaissEngine, search
 from unic.neighbors.metric import check_features
+from unic.runtime.devices import MAX_INT8_DIMS, has_int8
 from unic.storage.digests import code_digest
 
 logger = logging.getLogger(__name__)

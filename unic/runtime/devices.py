@@ -1,9 +1,12 @@
 """The device that a job computes on."""
 
 import logging
+from functools import cache
 from typing import Any
 
 import torch
+
+MAX_INT8_DIMS = 2**16  # beyond, sums of products of int8 numbers may pass 2^31
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,16 @@ def choose_precision(precision: str, device: torch.device, *, is_transformer: bo
     chosen = torch.bfloat16 if is_half else torch.float32
     logger.info("the frozen trunk computes in %s (asked for %s)", chosen, precision)
     return chosen
+
+
+@cache
+def has_int8() -> bool:
+    """Whether the processor multiplies int8 matrices fast, and adds the products up exactly."""
+    names = ("_is_vnni_supported", "_is_amx_tile_supported")
+    if not any(getattr(torch.cpu, name, bool)() for name in names):
+        return False
+    largest = torch.full((16, 1024), 127, dtype=torch.int8)  # units without it saturate
+    return bool((torch._int_mm(largest, -largest.T) == -1024 * 127**2).all())
 
 
 def _keep_float32() -> None:

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.rank_reference import assert_same, reference
-from unic.neighbors.exact.operand import has_int8
 from unic.neighbors.exact.panels import rank_panels
 from unic.neighbors.exact.ranking import Ranked
 from unic.neighbors.exact.specials import find_specials
 from unic.neighbors.far_pairs import FarPairs
 from unic.neighbors.mining import mine_neighbors
+from unic.runtime.devices import has_int8
 
 PRECISIONS = ("int16", "float32") if has_int8() else ("float32",)
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="no fast int8 products")

@@ -15,7 +15,6 @@ from unic.neighbors.exact.specials import Specials
 from unic.neighbors.exact.threads import Room
 
 Precision = Literal["int8", "int16", "float32"]
-MAX_INT8_DIMS = 2**16  # beyond, sums of products of digits may pass 2^31
 BLOCK_SIZE = 768  # rows and columns of a tile: 2.4 MB of products
 _TIMED_IMAGES = 8192  # from which on it pays to time the libraries
 _PREPARED_ROWS = 4096  # centered in float64 at a time
@@ -175,16 +174,6 @@ class Operand:
             swapped = room.swapped(right)  # (c, 2 d)
             torch._int_mm(left, swapped.T, out=low)
         return high, low
-
-
-@cache
-def has_int8() -> bool:
-    """Whether the processor multiplies int8 matrices fast, and adds the products up exactly."""
-    names = ("_is_vnni_supported", "_is_amx_tile_supported")
-    if not any(getattr(torch.cpu, name, bool)() for name in names):
-        return False
-    largest = torch.full((16, 1024), _LARGEST, dtype=torch.int8)  # units without it saturate
-    return bool((torch._int_mm(largest, -largest.T) == -1024 * _LARGEST**2).all())
 
 
 def _digit_scales(centered: NDArray[np.float64]) -> NDArray[np.float32]:
