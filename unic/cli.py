@@ -162,11 +162,13 @@ def _check_data(options: argparse.Namespace) -> int:
 
 
 def _compile(_: argparse.Namespace) -> None:
+    from unic.baselines.compilation import compile_kmeans_loops
     from unic.maps.compilation import compile_map_loops
     from unic.neighbors.compilation import compile_loops  # torch and numba take seconds
 
     compile_loops()
     compile_map_loops()
+    compile_kmeans_loops()
 
 
 def _cluster(options: argparse.Namespace) -> int:

@@ -11,7 +11,9 @@ PACKAGE = Path(unic.__file__).parent
 MINE = """
 import sys
 import numpy as np
+import torch
 from numba.core.dispatcher import Dispatcher
+from unic.baselines.kmeans import fit_kmeans
 from unic.maps.layout import map_images
 from unic.maps.trustworthiness import score_map
 from unic.neighbors.far_sets import FarPool
@@ -26,6 +28,8 @@ score_map(map_images(mined.indices, features, seed=0), mined.indices, features)
 more = np.arange(2000)[:, None] // 2 * 2 + [0, 1]
 more[1::2] = more[1::2, ::-1]
 map_images(more, np.tile(features, (4, 1)), seed=0)
+for clustered in (features, np.tile(features, (1, 200))):
+    fit_kmeans(clustered, n_clusters=30, generator=torch.Generator().manual_seed(0))
 modules = [module for name, module in sys.modules.items() if name.startswith("unic.")]
 loops = {id(v): v for m in modules for v in vars(m).values() if isinstance(v, Dispatcher)}
 misses = {v.__name__: sum(v.stats.cache_misses.values()) for v in loops.values()}

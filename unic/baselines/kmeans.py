@@ -5,20 +5,38 @@ Semi-supervised k-means is the same with some images kept in the cluster of thei
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from unic.baselines.kmeans_loops import Rows, lower_closest, square_digits, sum_lowered
+from unic.baselines.lloyd import (
+    describe,
+    find_nearest,
+    find_nearest_on_device,
+    iterate,
+    iterate_on_device,
+    multiply,
+    pays_int8,
+    squared_distances,
+)
 from unic.neighbors.metric import check_features
 from unic.storage.known_labels import UNKNOWN, check_known_labels
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_ENTRIES = 2**25  # of a block of distances to the centers: 128 MB in float32
+_CENTERED_ROWS = 1024  # at a time, in float64
+_SHARED_ENTRIES = 2**22  # of features, from which on threads pay, which wait for one another
+_PRODUCT_ENTRIES = 2**27  # of products with all candidates: 512 MB
+_GIVEN_ENTRIES = 2**25  # of products with given centers: 128 MB in float32
+_COARSE = 64.0  # times what digits of a byte leave out: below, an inertia is measured in float32
 
 
 class KMeansFit(NamedTuple):
@@ -77,28 +95,40 @@ def fit_kmeans(
         known_labels = np.full(len(features), UNKNOWN, dtype=np.int64)
     _check_labels(known_labels, len(features), n_clusters)
     mean = features.mean(axis=0, dtype=np.float64)  # (d,)
-    # Centering leaves the clusters as they are and saves digits in the expanded distances.
-    points = torch.as_tensor((features - mean).astype(np.float32), device=device)  # (n, d)
-    max_shift = tol * float(points.var(dim=0, correction=0).mean())
-    if not math.isfinite(max_shift):
-        raise ValueError("features must have a variance that fits float32, got one that overflows")
-    known = torch.from_numpy(known_labels).to(points.device)  # (n,)
-    norms = points.square().sum(dim=1)  # (n,)
-    runs = []
-    for _ in tqdm(range(n_restarts), desc="fit_kmeans", unit="restart", disable=None):
-        seeds = _seed_centers(points, norms, known, n_clusters, generator)  # (c, d)
-        runs.append(_iterate(points, norms, known, seeds, max_iter, max_shift))
-    inertia, n_iter, centers = min(runs, key=lambda run: run[0])
+    points, scale, variance = _center(features, mean)
+    max_shift = tol * variance
+    tensor = torch.as_tensor(points, device=device)  # (n, d)
+    known = torch.tensor(known_labels, device=tensor.device)  # (n,)
+    rows, runs = None, []
+    with _threads_that_pay(features.size):
+        if tensor.device.type == "cpu":
+            rows = describe(points, is_int8=pays_int8(n_clusters, features.shape[1]))
+        starts = _seed_centers(tensor, rows, known, n_clusters, n_restarts, generator)
+        for start in tqdm(
+            starts, desc="fit_kmeans", unit="restart", disable=None, total=n_restarts
+        ):
+            if rows is None:
+                run = iterate_on_device(
+                    tensor, known, start, max_iter=max_iter, max_shift=max_shift
+                )
+            else:
+                seeds = start.numpy()
+                run = iterate(
+                    points, rows, known_labels, seeds, max_iter=max_iter, max_shift=max_shift
+                )
+            runs.append(run)
+    best = min(runs, key=lambda run: run.inertia)
+    inertia = best.inertia / scale**2
     logger.info(
         "k-means of %d images in %d clusters on %s: inertia %.6g after %d iterations, best of %d",
         len(points),
         n_clusters,
-        device,
+        device if rows is None else f"{device} by {rows.matrix.dtype} products",
         inertia,
-        n_iter,
+        best.n_iter,
         n_restarts,
     )
-    return KMeansFit((centers.cpu().double().numpy() + mean).astype(np.float32), inertia, n_iter)
+    return KMeansFit((best.centers / scale + mean).astype(np.float32), inertia, best.n_iter)
 
 
 def check_n_clusters(n_clusters: int, n_images: int) -> None:
@@ -142,121 +172,191 @@ def assign_clusters(
             f"got {features.shape[1]} and {centers.shape[1]}"
         )
     mean = centers.mean(axis=0, dtype=np.float64)  # (d,)
-    points = torch.as_tensor((features - mean).astype(np.float32), device=device)  # (n, d)
-    means = torch.as_tensor((centers - mean).astype(np.float32), device=device)  # (c, d)
-    return _find_nearest(points, points.square().sum(dim=1), means)[0].cpu().numpy()
+    points, scale, _ = _center(features, mean)  # (n, d)
+    means = ((centers - mean) * scale).astype(np.float32)  # (c, d)
+    if torch.device(device).type == "cpu":
+        with _threads_that_pay(features.size):
+            return find_nearest(points, means)
+    tensor = torch.as_tensor(points, device=device)  # (n, d)
+    norms = tensor.square().sum(dim=1)  # (n,)
+    nearest, _ = find_nearest_on_device(tensor, norms, torch.as_tensor(means, device=device))
+    return nearest.cpu().numpy()
+
+
+@contextmanager
+def _threads_that_pay(n_entries: int) -> Iterator[None]:
+    """Let compiled loops have one thread where there is little to do."""
+    n_threads = numba.get_num_threads()
+    numba.set_num_threads(n_threads if n_entries >= _SHARED_ENTRIES else 1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(n_threads)
+
+
+def _center(
+    features: NDArray[np.float32], mean: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], float, float]:
+    """Features less a mean ``(d,)``, times a power of two that leaves entries of at most 1.
+
+    Centering leaves the clusters as they are and saves digits in products.
+
+    Returns:
+        Points ``(n, d)``, the power of two, and the mean square of the points.
+
+    Raises:
+        ValueError: If the mean square overflows float32 before it is scaled.
+    """
+    points = np.empty(features.shape, dtype=np.float32)  # (n, d)
+    total = 0.0
+    for start in range(0, len(features), _CENTERED_ROWS):
+        block = features[start : start + _CENTERED_ROWS] - mean  # (b, d), float64
+        points[start : start + _CENTERED_ROWS] = block
+        total += float(np.einsum("ij,ij->", block, block))
+    square = total / max(1, points.size)
+    if square > float(np.finfo(np.float32).max):
+        raise ValueError("features must have a variance that fits float32, got one that overflows")
+    largest = float(max(points.max(initial=0.0), -points.min(initial=0.0)))
+    scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
+    return np.multiply(points, np.float32(scale), out=points), scale, square * scale**2
 
 
 def _seed_centers(
-    points: Tensor, norms: Tensor, known: Tensor, n_clusters: int, generator: torch.Generator
-) -> Tensor:
-    """Choose centers ``(c, d)``: means of the labeled classes, the others by greedy k-means++."""
+    points: Tensor,
+    rows: Rows | None,
+    known: Tensor,
+    n_clusters: int,
+    n_runs: int,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """Centers ``(c, d)`` of each run: means of labeled classes, the others by k-means++."""
     is_labeled = known >= 0  # (n,)
     counts = torch.bincount(known[is_labeled], minlength=n_clusters)[:, None]  # (c, 1)
     centers = torch.zeros(n_clusters, points.shape[1], device=points.device)  # (c, d)
     centers.index_add_(0, known[is_labeled], points[is_labeled]).div_(counts.clamp(min=1))
     free = (counts[:, 0] == 0).nonzero()[:, 0]  # (f,)
+    seeds = torch.empty((n_runs, 0), dtype=torch.int64, device=points.device)
     if len(free):
         given = centers[counts[:, 0] > 0]  # (c - f, d)
-        seeds = _choose_seeds(points, norms, is_labeled, given, len(free), generator)  # (f,)
-        centers[free] = points[seeds]
-    return centers
+        seeds = _choose_seeds(points, rows, is_labeled, given, len(free), n_runs, generator)
+    for chosen in seeds:
+        yield centers.index_copy(0, free, points[chosen])
+
+
+class _Field:
+    """Squared distances of all points to the centers of several runs, as these are added.
+
+    On a CPU products may be of digits of a byte: then it is the rounded points that are seeded,
+    until their inertia comes near to what rounding took from them.
+    """
+
+    def __init__(
+        self, points: Tensor, rows: Rows | None, is_labeled: Tensor, given: Tensor, n_runs: int
+    ) -> None:
+        """Measure distances to given centers.
+
+        Args:
+            points: Shape ``(n, d)``.
+            rows: The same as they are multiplied on a CPU; None elsewhere.
+            is_labeled: Shape ``(n,)``, points that no distance counts of.
+            given: Shape ``(g, d)``, in all runs.
+            n_runs: How many.
+        """
+        self._points = points
+        if rows is None:
+            self._norms = points.square().sum(dim=1)  # (n,)
+        else:
+            self._norms = torch.from_numpy(rows.squares).float()
+        self.seeds = torch.empty((n_runs, 0), dtype=torch.int64, device=points.device)  # (s, f)
+        self._multiply(rows)
+        self._to_given = self._measure(given).masked_fill_(is_labeled, 0.0)  # (n,)
+        self.closest = self._to_given.repeat(n_runs, 1)  # (s, n)
+
+    def add(self, candidates: Tensor) -> None:
+        """Add that of some points ``(s, t)`` to each run which leaves the least inertia."""
+        chosen, inertias = self._lower(candidates)  # (s,) each
+        self.seeds = torch.cat([self.seeds, chosen[:, None]], dim=1)
+        if float(inertias.min()) < _COARSE * self._left_out:
+            self._multiply(describe(self._points.numpy(), is_int8=False))
+            own = [self._measure(self._points[seeds]) for seeds in self.seeds]  # (n,) each
+            self.closest = torch.minimum(torch.stack(own), self._to_given)
+
+    def _multiply(self, rows: Rows | None) -> None:
+        """Take products of these rows from now on."""
+        self._rows, self._left_out = rows, 0.0
+        if rows is not None:
+            self._lengths = _squared_lengths(rows)  # (n,)
+            if rows.matrix.dtype == np.int8:
+                self._left_out = float(np.square(rows.errors, dtype=np.float64).sum())
+
+    def _measure(self, centers: Tensor) -> Tensor:
+        """Squared distances ``(n,)`` to the nearest of centers ``(g, d)``, infinite without one."""
+        closest = torch.full_like(self._norms, torch.inf)  # (n,)
+        if len(centers):
+            for block in centers.split(max(1, _GIVEN_ENTRIES // len(closest))):
+                norms = block.square().sum(dim=1)  # (b,)
+                distances = squared_distances(block, norms, self._points, self._norms)  # (b, n)
+                closest = torch.minimum(closest, distances.amin(dim=0))
+        return closest
+
+    def _lower(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """The best candidate of each run and the inertia that it leaves; lower the distances."""
+        shape, numbers = candidates.shape, candidates.ravel()  # (s * t,)
+        if self._rows is None:
+            left, left_norms = self._points[numbers], self._norms[numbers]
+            distances = squared_distances(left, left_norms, self._points, self._norms)
+            distances = torch.minimum(distances.view(*shape, -1), self.closest[:, None])
+            inertias, best = distances.sum(dim=2, dtype=torch.float64).min(dim=1)  # (s,) each
+            self.closest = distances[torch.arange(len(best), device=best.device), best]
+        else:
+            matrix = torch.from_numpy(self._rows.matrix)  # (n, d)
+            products = multiply(matrix[numbers], matrix).numpy()  # (s * t, n)
+            parts = (products, self._rows.scales, self._lengths, numbers.numpy())
+            sums = np.empty(len(numbers))
+            sum_lowered(*parts, self.closest.numpy(), sums)
+            inertias, best = torch.from_numpy(sums).view(shape).min(dim=1)  # (s,) each
+            lower_closest(*parts, self.closest.numpy(), best.numpy())
+        return candidates.gather(1, best[:, None])[:, 0], inertias
 
 
 def _choose_seeds(
     points: Tensor,
-    norms: Tensor,
+    rows: Rows | None,
     is_labeled: Tensor,
     given: Tensor,
     n_seeds: int,
+    n_runs: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Rows ``(f,)`` of unlabeled points that greedy k-means++ adds to given centers."""
+    """Unlabeled points ``(s, f)`` that greedy k-means++ adds to given centers in each run."""
     n_candidates = 2 + int(math.log(len(given) + n_seeds))
-    seeds = []
-    if not len(given):
-        seeds.append(torch.randint(len(points), (1,), generator=generator).to(points.device))
-        given = points[seeds[0]]
-    closest = torch.full_like(norms, torch.inf)  # (n,)
-    for block in given.split(max(1, _BLOCK_ENTRIES // len(points))):
-        distances = _squared_distances(block, block.square().sum(dim=1), points, norms)  # (g, n)
-        closest = torch.minimum(closest, distances.amin(dim=0))
-    closest = closest.masked_fill(is_labeled, 0.0)  # what is labeled stays in its cluster
-    while len(seeds) < n_seeds:
-        cumulative = closest.double().cumsum(dim=0)  # (n,)
-        draws = torch.rand(n_candidates, generator=generator, dtype=torch.float64)  # (t,)
-        thresholds = draws.to(points.device) * cumulative[-1]  # (t,)
-        candidates = torch.searchsorted(cumulative, thresholds, right=True)  # (t,)
-        candidates.clamp_(max=len(points) - 1)  # where all points are seeds, every sum is 0
-        chosen, chosen_norms = points[candidates], norms[candidates]  # (t, d), (t,)
-        distances = _squared_distances(chosen, chosen_norms, points, norms)  # (t, n)
-        distances = torch.minimum(distances, closest)  # (t, n)
-        best = distances.sum(dim=1, dtype=torch.float64).argmin()
-        closest = distances[best]  # (n,)
-        seeds.append(candidates[best, None])
-    return torch.cat(seeds)
+    n_at_once = max(1, _PRODUCT_ENTRIES // (n_candidates * len(points)))
+    found = []
+    for start in range(0, n_runs, n_at_once):
+        n_group = min(n_at_once, n_runs - start)
+        field = _Field(points, rows, is_labeled, given, n_group)
+        for number in range(n_seeds):
+            if number == 0 and not len(given):
+                drawn = torch.randint(len(points), (n_group, 1), generator=generator)
+                field.add(drawn.to(points.device))
+                continue
+            cumulative = field.closest.double().cumsum(dim=1)  # (s, n)
+            draws = torch.rand(n_group, n_candidates, generator=generator, dtype=torch.float64)
+            thresholds = draws.to(points.device) * cumulative[:, -1:]  # (s, t)
+            candidates = torch.searchsorted(cumulative, thresholds, right=True)  # (s, t)
+            # Where all points are seeds, every sum is 0.
+            field.add(candidates.clamp_(max=len(points) - 1))
+        found.append(field.seeds)
+    return torch.cat(found)
 
 
-def _iterate(
-    points: Tensor, norms: Tensor, known: Tensor, centers: Tensor, max_iter: int, max_shift: float
-) -> tuple[float, int, Tensor]:
-    """Run Lloyd's iterations from given centers; returns inertia, iterations and centers."""
-    labels, squared = _assign(points, norms, known, centers)  # (n,) each
-    n_iter, has_settled = 0, False
-    while n_iter < max_iter and not has_settled:
-        n_iter += 1
-        previous_centers, previous_labels = centers, labels
-        centers = _update_centers(points, centers, labels, squared)  # (c, d)
-        labels, squared = _assign(points, norms, known, centers)  # (n,) each
-        shift = float((centers - previous_centers).square().sum())
-        has_settled = shift <= max_shift or torch.equal(labels, previous_labels)
-    inertia = (points - centers[labels]).square().sum(dtype=torch.float64)
-    return float(inertia), n_iter, centers
-
-
-def _assign(points: Tensor, norms: Tensor, known: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Cluster of each point, the known one or the nearest, and its squared distance.
-
-    That of a labeled point is -1: no empty cluster may take it.
-    """
-    labels, squared = _find_nearest(points, norms, centers)  # (n,) each
-    return torch.where(known >= 0, known, labels), squared.masked_fill(known >= 0, -1.0)
-
-
-def _update_centers(points: Tensor, centers: Tensor, labels: Tensor, squared: Tensor) -> Tensor:
-    """Mean of the points of each cluster ``(c, d)``; empty ones take the farthest points."""
-    n_clusters = len(centers)
-    empty = (torch.bincount(labels, minlength=n_clusters) == 0).nonzero()[:, 0]  # (e,)
-    if len(empty):
-        labels = labels.index_copy(0, squared.topk(len(empty)).indices, empty)  # (n,)
-    counts = torch.bincount(labels, minlength=n_clusters)[:, None]  # (c, 1)
-    sums = torch.zeros_like(centers).index_add_(0, labels, points)  # (c, d)
-    # A cluster of one point may just have lost it to an empty one: its center stays.
-    return torch.where(counts > 0, sums / counts.clamp(min=1), centers)
-
-
-def _find_nearest(points: Tensor, norms: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest center of each point ``(n,)`` int64, and its squared distance ``(n,)``.
-
-    The squared lengths of the points, ``norms``, take longer than the products with few centers.
-    """
-    block_size = max(1, _BLOCK_ENTRIES // len(centers))
-    center_norms = centers.square().sum(dim=1)  # (c,)
-    nearest = [
-        _squared_distances(block, norms_of_block, centers, center_norms).min(dim=1)
-        for block, norms_of_block in zip(
-            points.split(block_size), norms.split(block_size), strict=True
-        )
-    ]
-    return torch.cat([m.indices for m in nearest]), torch.cat([m.values for m in nearest])
-
-
-def _squared_distances(
-    left: Tensor, left_norms: Tensor, right: Tensor, right_norms: Tensor
-) -> Tensor:
-    """Squared distances ``(l, r)`` of two sets of points by one matrix product."""
-    distances = torch.addmm(right_norms[None, :], left, right.T, alpha=-2.0)  # (l, r)
-    return distances.add_(left_norms[:, None]).clamp_(min=0.0)
+def _squared_lengths(rows: Rows) -> NDArray[np.float32]:
+    """Squared lengths ``(n,)`` of what is multiplied: equal points have distance 0."""
+    if rows.matrix.dtype == np.float32:
+        return rows.squares.astype(np.float32)
+    lengths = np.empty(len(rows.matrix), dtype=np.float32)
+    square_digits(rows.matrix, rows.scales, lengths)
+    return lengths
 
 
 def _check_arguments(
