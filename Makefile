@@ -35,7 +35,7 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-$(COMPILED): $(INSTALLED) $(wildcard unic/neighbors/*.py unic/neighbors/exact/*.py unic/maps/*.py)
+$(COMPILED): $(INSTALLED) $(wildcard unic/neighbors/*.py unic/neighbors/exact/*.py unic/maps/*.py unic/baselines/kmeans_loops.py)
 	$(BIN)/python -m unic.cli compile
 	@touch $@
 
