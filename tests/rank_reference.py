@@ -6,11 +6,13 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from unic.neighbors.exact.ranking import ExactRows
+from unic.neighbors.exact.vectors import has_microkernel
 from unic.neighbors.mining import MiningStats, Neighbors, mine_neighbors
 from unic.runtime.devices import has_int8
 from unic.training.pairs import NegativeSampler
 
 PRECISIONS = ("int8", "int16", "float32") if has_int8() else ("float32",)
+needs_microkernel = pytest.mark.skipif(not has_microkernel(), reason="no AVX-512 VNNI")
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="no fast int8 products")
 
 

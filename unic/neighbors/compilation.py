@@ -36,6 +36,9 @@ def compile_loops() -> None:
             is_bound=far_bound,
         )
         sampler.draw(np.arange(160), 9, np.random.default_rng(0))
+    # In many dims all are about equally far, and most products in doubt.
+    hard = np.random.default_rng(0).normal(size=(160, 1024)).astype(np.float32)
+    mine_neighbors(hard, n_neighbors=4, far_rank=20)
     ExactRows(features).nearest(np.arange(160), n_neighbors=4, far_rank=20)
     union_sizes(mined.indices)
     reciprocity(mined.indices)

@@ -25,7 +25,7 @@ def test_products_stay_within_the_bound(make, precision: str) -> None:
     if low.numel():
         digits += np.float32(1 / 254) * low.numpy().astype(np.float32)
     scales, half_norms, tops, norms, errors = operand.sides
-    products = scales[:, None] * (scales * digits)
+    products = (scales[:, None] * scales) * digits
     estimates, bounds = half_norms - products, tops - products
     spreads = errors[:, None] * norms + norms[:, None] * errors
     centered = features[operand.order].astype(np.longdouble)

@@ -45,6 +45,7 @@ class Listed:
             np.take_along_axis(values, kept, 1),
             np.take_along_axis(self.columns, kept, 1),
             np.full(len(POSITIONS), n_listed, dtype=np.int32),
+            np.full(len(POSITIONS), n_listed, dtype=np.int32),
             cuts,
             np.zeros(len(POSITIONS), dtype=np.float32),
         )
@@ -84,6 +85,7 @@ class Listed:
         return FarWindows(
             np.ascontiguousarray(ranked[:, first:last]),
             np.ascontiguousarray(order[:, first:last].astype(np.int32)),
+            np.full(n_rows, last - first, dtype=np.int32),
             np.full(n_rows, last - first, dtype=np.int32),
             ranked[:, first].copy() if first else np.full(n_rows, -np.inf, dtype=np.float32),
             ranked[:, last - 1].copy() if last < N_IMAGES else np.full(n_rows, np.inf, np.float32),

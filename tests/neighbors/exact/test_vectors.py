@@ -5,9 +5,27 @@ import sys
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
+from tests.rank_reference import needs_microkernel
 from unic.neighbors.exact.ranking import sum_in_order
-from unic.neighbors.exact.vectors import LANES, SUMS, measure_pairs, pack
+from unic.neighbors.exact.vectors import (
+    DEPTH,
+    GROUP,
+    LANES,
+    PANEL,
+    SUMS,
+    count_bits,
+    fine_product,
+    first_bit,
+    measure_pairs,
+    multiply,
+    pack,
+    pack_panels,
+    pack_rows,
+)
+
+SHAPES = [(1, 1, 1), (6, 64, 4), (13, 130, 9), (7, 65, 127), (20, 70, 768)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
@@ -64,3 +82,89 @@ def test_compiles_for_processors_without_wide_vectors(processor: str) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
     assert run.stdout == "[ 1.5 -2. ] [ 3 20]\n", run.stderr
+
+
+# The micro-kernel
+
+
+def make_digits(n_images: int, n_dims: int) -> np.ndarray:
+    digits = np.random.default_rng(n_dims).integers(-127, 128, (n_images, n_dims))
+    digits[0] = 127  # the extremes
+    digits[-1] = -127
+    return digits.astype(np.int8)
+
+
+@njit
+def multiply_all(packed, panels, n_rows, n_columns):
+    products = np.empty((n_rows, n_columns), dtype=np.int32)
+    part = np.empty(GROUP * PANEL, dtype=np.int32)
+    digits, starts = packed.digits, packed.starts
+    size = len(digits) // len(starts)
+    for column in range(0, n_columns, PANEL):
+        for row in range(0, n_rows, GROUP):
+            first = column * size
+            multiply(digits, row * size, panels, first, size // DEPTH, starts, row, part)
+            for r in range(row, min(row + GROUP, n_rows)):
+                for c in range(column, min(column + PANEL, n_columns)):
+                    products[r, c] = part[(r - row) * PANEL + c - column]
+    return products
+
+
+@njit
+def multiply_fine(digits, n_dims, left, right, start):
+    flat = digits.reshape(digits.size)
+    return fine_product(flat, left * 2 * n_dims, right * 2 * n_dims, n_dims, start)
+
+
+@njit
+def take_bits(mask):
+    places = []
+    while mask:
+        places.append(first_bit(mask))
+        mask &= mask - np.uint64(1)
+    return places
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_panels_hold_columns_as_unsigned_bytes(shape: tuple[int, int, int]) -> None:
+    _, n_columns, n_dims = shape
+    digits = make_digits(n_columns, n_dims)
+    panels = pack_panels(digits)
+    assert panels.ctypes.data % 64 == 0
+    unpacked = panels.reshape(-1, -(-n_dims // DEPTH), PANEL, DEPTH).transpose(0, 2, 1, 3)
+    unpacked = unpacked.reshape(-(-n_columns // PANEL) * PANEL, -1).astype(np.int64) - 128
+    np.testing.assert_array_equal(unpacked[:n_columns, :n_dims], digits)
+    assert not unpacked[n_columns:].any()
+    assert not unpacked[:, n_dims:].any()
+
+
+@needs_microkernel
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_are_exact(shape: tuple[int, int, int]) -> None:
+    n_rows, n_columns, n_dims = shape
+    columns, rows = make_digits(n_columns, n_dims), make_digits(n_rows, n_dims)
+    places = np.random.default_rng(0).permutation(n_rows)
+    packed = pack_rows(rows, n_dims, places)
+    products = multiply_all(packed, pack_panels(columns), n_rows, n_columns)
+    expected = rows[places].astype(np.int64) @ columns.T.astype(np.int64)
+    np.testing.assert_array_equal(products, expected)
+
+
+@needs_microkernel
+@pytest.mark.parametrize("n_dims", [1, 63, 64, 65, 130, 768])
+def test_fine_products_are_exact(n_dims: int) -> None:
+    digits = make_digits(9, 2 * n_dims)
+    packed = pack_rows(digits, n_dims, np.arange(9))
+    coarse, fine = np.split(digits.astype(np.int64), 2, axis=1)
+    expected = coarse @ fine.T + fine @ coarse.T
+    for left in range(9):
+        for right in range(9):
+            start = packed.fine_starts[left]
+            assert multiply_fine(digits, n_dims, left, right, start) == expected[left, right]
+
+
+def test_bits_are_taken_from_the_lowest_on() -> None:
+    places = [0, 5, 31, 32, 63]
+    mask = np.uint64(sum(1 << place for place in places))
+    assert take_bits(mask) == places
+    assert njit(lambda mask: count_bits(mask))(mask) == len(places)

@@ -11,9 +11,27 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from unic.neighbors.exact.vectors import LANES, pack
+from unic.neighbors.exact.vectors import (
+    DEPTH,
+    GROUP,
+    LANES,
+    PANEL,
+    PackedRows,
+    bounded_masks,
+    count_bits,
+    doubtful_masks,
+    fine_product,
+    first_bit,
+    multiply,
+    near_masks,
+    pack,
+)
 
+_PART = 42 * GROUP  # rows whose digits stay in the second cache while columns pass by
 _ROOM = 96  # entries that a list gains before it is cut back
+_FIRST_LIMIT = 256  # entries of a window before it is narrowed first
+_FEWEST_NEW = 32  # entries that it gains at least
+_NEAR_DEVIATIONS = 2.0  # see there
 _STEPS = 65  # of the images seen, at which the widest margin is looked for
 _STRETCH = 64  # columns between which those below a window are counted
 _ROUNDING = np.float32(2.0**-22)  # over that of distances to special features
@@ -28,6 +46,14 @@ class Side(NamedTuple):
     tops: NDArray[np.float32]  # (b,), the same from above
     norms: NDArray[np.float32]  # (b,)
     errors: NDArray[np.float32]  # (b,)
+
+
+class NearRank(NamedTuple):
+    """How many images are listed as near."""
+
+    n_neighbors: int  # tau_1 of the paper
+    n_kept: int  # that lists are cut back to in the end, where bounds do not tell more
+    n_images: int  # that are read in random order, with those that may be near
 
 
 class FarRank(NamedTuple):
@@ -46,6 +72,7 @@ class NearLists(NamedTuple):
     values: NDArray[np.float32]  # (m, w), lower bounds of x
     columns: NDArray[np.int32]  # (m, w)
     counts: NDArray[np.int32]  # (m,)
+    limits: NDArray[np.int32]  # (m,), how many a list holds before it is cut back
     cuts: NDArray[np.float32]  # (m,), no image left out has a lower bound under it
     reaches: NDArray[np.float32]  # (m,), how far x may exceed its lower bound
 
@@ -56,6 +83,7 @@ class FarWindows(NamedTuple):
     values: NDArray[np.float32]  # (m, w), estimates of x, or upper bounds
     columns: NDArray[np.int32]  # (m, w)
     counts: NDArray[np.int32]  # (m,)
+    limits: NDArray[np.int32]  # (m,), how many a window holds before it is narrowed
     lows: NDArray[np.float32]  # (m,), those left out below are at most here
     highs: NDArray[np.float32]  # (m,), those left out above are at least here
     below: NDArray[np.int32]  # (m,), images left out below
@@ -87,6 +115,7 @@ def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
         np.empty(shape, dtype=np.float32),
         np.empty(shape, dtype=np.int32),
         np.zeros(n_rows, dtype=np.int32),
+        np.full(n_rows, _ROOM, dtype=np.int32),
         np.full(n_rows, np.inf, dtype=np.float32),
         reaches,
     )
@@ -110,6 +139,7 @@ def far_windows(
         np.empty(shape, dtype=np.float32),
         np.empty(shape, dtype=np.int32),
         np.zeros(n_rows, dtype=np.int32),
+        np.full(n_rows, min(shape[1], _FIRST_LIMIT), dtype=np.int32),
         np.full(n_rows, -np.inf, dtype=np.float32),
         np.full(n_rows, np.inf, dtype=np.float32),
         np.zeros(n_rows, dtype=np.int32),
@@ -132,8 +162,7 @@ def scan(
     is_for_columns: bool,
     n_row_seen: int,
     n_column_seen: int,
-    n_neighbors: int,
-    n_kept: int,
+    near_rank: NearRank,
     far_rank: FarRank,
 ) -> None:
     """Read a tile once: list what may be near and what lies about the far rank.
@@ -155,8 +184,7 @@ def scan(
         is_for_columns: Whether the columns have lists; the rows are then images ``first_row`` on.
         n_row_seen: Images that the rows have seen in tiles before.
         n_column_seen: Images that the columns have seen in tiles before.
-        n_neighbors: tau_1 of the paper.
-        n_kept: Length that the near lists are cut back to, where bounds do not tell more.
+        near_rank: What the lists look for.
         far_rank: What the windows look for.
     """
     n_columns = high.shape[1]
@@ -176,7 +204,7 @@ def scan(
         _multiply(high[r], fine, low_weight, rows, r, columns, scratch)
         for c in range(n_columns):
             scratch.estimates[c] = columns.half_norms[c] - scratch.products[c]
-        _list_near(near, row, first_column, n_neighbors, n_kept, scratch)
+        _list_near(near, row, first_column, n_row_seen, near_rank, scratch)
         if has_far:
             if far_rank.is_bound:
                 for c in range(n_columns):
@@ -186,14 +214,210 @@ def scan(
         if is_for_columns:
             for c in range(n_columns):
                 scratch.estimates[c] = rows.half_norms[r] - scratch.products[c]
-            _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch)
+            n_seen = n_column_seen + r
+            _list_near_of_columns(near, row, first_column, n_seen, near_rank, scratch)
         if is_for_columns and has_far:
             if far_rank.is_bound:
                 for c in range(n_columns):
                     top = rows.tops[r] - scratch.products[c]
                     scratch.estimates[c] = top + scratch.spreads[c]
-            n_seen = n_column_seen + r
             _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch)
+
+
+@njit(nogil=True, cache=True)
+def scan_in_registers(
+    packed: PackedRows,
+    panels: NDArray[np.uint8],
+    fine_digits: NDArray[np.int8],
+    low_weight: np.float32,
+    rows: Side,
+    columns: Side,
+    wide_rows: Side,
+    wide_columns: Side,
+    near: NearLists,
+    far: FarWindows,
+    first_row: int,
+    first_column: int,
+    n_columns: int,
+    is_for_columns: bool,
+    n_row_seen: int,
+    n_column_seen: int,
+    near_rank: NearRank,
+    far_rank: FarRank,
+) -> None:
+    """Multiply a tile and list what :func:`scan` would list.
+
+    With fine digits, the coarse products tell of most pairs that neither is near the other nor
+    about its far rank; the fine ones of the others are multiplied one by one.
+
+    Loops over hits are written out here, four times: numba counts references at each call.
+
+    Args:
+        packed: The ``b`` rows.
+        panels: All columns, packed.
+        fine_digits: Shape ``(n, 2 d)``, coarse and fine digits of all images; or ``(0, ...)``.
+        low_weight: What the finer digits are worth.
+        rows: The ``b`` images of the rows.
+        columns: All images, with NaN for those that fill the last panel.
+        wide_rows: As ``rows``, with the errors of coarse products where there are fine ones.
+        wide_columns: As ``columns``, in the same way.
+        near: As in that scan, with as many lists as fill the last panel of the columns.
+        far: As in that scan, with as many.
+        first_row: As there.
+        first_column: As there, the first of a panel.
+        n_columns: Columns of the tile.
+        is_for_columns: As there.
+        n_row_seen: As there.
+        n_column_seen: As there.
+        near_rank: As there.
+        far_rank: As there.
+    """
+    products = np.empty(GROUP * PANEL, dtype=np.int32)
+    bounds, uppers = np.empty((2, 2 * PANEL), dtype=np.float32)
+    nothing, no_counts = np.full(PANEL, np.nan, dtype=np.float32), np.zeros(PANEL, dtype=np.int32)
+    digits, starts, fine_starts, places = packed
+    values, listed, counts, limits, cuts, _ = near
+    far_values, far_listed, far_counts, far_limits, lows, highs, below, _, _ = far
+    own_cuts = cuts if is_for_columns else nothing
+    own_lows = lows if is_for_columns else nothing
+    own_highs = highs if is_for_columns else nothing
+    own_below = below if is_for_columns else no_counts
+    scales, half_norms, _, norms, errors = columns
+    row_scales, row_half_norms, _, row_norms, row_errors = rows
+    has_far, has_fine = len(far.counts) > 0, len(fine_digits) > 0
+    n_dims = fine_digits.shape[1] // 2
+    flat = fine_digits.reshape(fine_digits.size)
+    size = len(digits) // len(starts)
+    n_steps = size // DEPTH
+    one, none = np.uint64(1), np.uint64(0)
+    for part in range(0, len(places), _PART):
+        for column in range(first_column, first_column + n_columns, PANEL):
+            n_before = n_row_seen + column - first_column
+            own_column = column if is_for_columns else 0
+            for group in range(part, min(part + _PART, len(places)), GROUP):
+                multiply(
+                    digits, group * size, panels, column * size, n_steps, starts, group, products
+                )
+                for r in range(group, min(group + GROUP, len(places))):
+                    row, first = first_row + r, (r - group) * PANEL
+                    near_row, near_columns = near_masks(
+                        products,
+                        first,
+                        wide_rows,
+                        r,
+                        wide_columns,
+                        column,
+                        cuts,
+                        row,
+                        own_cuts,
+                        own_column,
+                        bounds,
+                    )
+                    under, far_row, far_columns = none, none, none
+                    if has_far and has_fine:
+                        under, far_row, far_columns = doubtful_masks(
+                            products,
+                            first,
+                            wide_rows,
+                            r,
+                            wide_columns,
+                            column,
+                            lows,
+                            highs,
+                            row,
+                            own_lows,
+                            own_highs,
+                            own_below,
+                            own_column,
+                            uppers,
+                        )
+                        below[row] += count_bits(under)
+                    elif has_far:
+                        under, far_row, far_columns = bounded_masks(
+                            products,
+                            first,
+                            rows,
+                            r,
+                            columns,
+                            column,
+                            lows,
+                            highs,
+                            row,
+                            own_lows,
+                            own_highs,
+                            own_below,
+                            own_column,
+                            uppers,
+                        )
+                        below[row] += count_bits(under)
+                    if has_fine:
+                        hits = near_row | near_columns | far_row | far_columns
+                        while hits:
+                            place = first_bit(hits)
+                            hits &= hits - one
+                            c = column + place
+                            start = places[r] * 2 * n_dims
+                            low = fine_product(flat, start, c * 2 * n_dims, n_dims, fine_starts[r])
+                            number = np.float32(products[first + place]) + low_weight * np.float32(
+                                low
+                            )
+                            product = (row_scales[r] * scales[c]) * number
+                            spread = row_errors[r] * norms[c] + row_norms[r] * errors[c]
+                            uppers[place] = half_norms[c] - product
+                            uppers[PANEL + place] = row_half_norms[r] - product
+                            bounds[place] = uppers[place] - spread
+                            bounds[PANEL + place] = uppers[PANEL + place] - spread
+                    while near_row:
+                        place = first_bit(near_row)
+                        near_row &= near_row - one
+                        if bounds[place] > cuts[row]:
+                            continue
+                        if counts[row] >= limits[row]:
+                            _cut_near(near, row, n_before + place, near_rank)
+                        if bounds[place] <= cuts[row]:
+                            count = counts[row]
+                            values[row, count], listed[row, count] = bounds[place], column + place
+                            counts[row] = count + 1
+                    while near_columns:
+                        place = first_bit(near_columns)
+                        near_columns &= near_columns - one
+                        other = column + place
+                        if bounds[PANEL + place] > cuts[other]:
+                            continue
+                        if counts[other] >= limits[other]:
+                            _cut_near(near, other, n_column_seen + r, near_rank)
+                        if bounds[PANEL + place] <= cuts[other]:
+                            count = counts[other]
+                            values[other, count], listed[other, count] = bounds[PANEL + place], row
+                            counts[other] = count + 1
+                    while far_row:
+                        place = first_bit(far_row)
+                        far_row &= far_row - one
+                        value = uppers[place]
+                        if far_counts[row] >= far_limits[row] and lows[row] <= value <= highs[row]:
+                            n_after = count_bits(under >> np.uint64(place))
+                            below[row] -= n_after
+                            _narrow(far, row, n_before + place, far_rank)
+                            below[row] += n_after
+                        if value < lows[row]:
+                            below[row] += 1
+                        elif value <= highs[row]:
+                            count = far_counts[row]
+                            far_values[row, count], far_listed[row, count] = value, column + place
+                            far_counts[row] = count + 1
+                    while far_columns:
+                        place = first_bit(far_columns)
+                        far_columns &= far_columns - one
+                        other, value = column + place, uppers[PANEL + place]
+                        is_full = far_counts[other] >= far_limits[other]
+                        if is_full and lows[other] <= value <= highs[other]:
+                            _narrow(far, other, n_column_seen + r + 1, far_rank)
+                        if value < lows[other]:
+                            below[other] += 1
+                        elif value <= highs[other]:
+                            count = far_counts[other]
+                            far_values[other, count], far_listed[other, count] = value, row
+                            far_counts[other] = count + 1
 
 
 @njit(cache=True)
@@ -218,33 +442,32 @@ def order_statistic(values: NDArray[np.float32], place: int) -> float:
 
 @njit(cache=True)
 def _multiply(high, fine, weight, rows, r, columns, scratch):
-    """Products of one row with all columns, and how far off they may be."""
+    """Products of one row with all columns, and how far off they may be, the same both ways."""
     products, spreads = scratch.products, scratch.spreads
     scale, norm, error = rows.scales[r], rows.norms[r], rows.errors[r]
     if len(fine) > 0:
         for c in range(len(high)):
             digits = np.float32(high[c]) + weight * np.float32(fine[0, c])
-            products[c] = scale * (columns.scales[c] * digits)
+            products[c] = (scale * columns.scales[c]) * digits
     else:
         for c in range(len(high)):
-            products[c] = scale * (columns.scales[c] * np.float32(high[c]))
+            products[c] = (scale * columns.scales[c]) * np.float32(high[c])
     for c in range(len(high)):
         spreads[c] = error * columns.norms[c] + norm * columns.errors[c]
 
 
 @njit(cache=True)
-def _list_near(near, row, first_column, n_neighbors, n_kept, scratch):
+def _list_near(near, row, first_column, n_seen, near_rank, scratch):
     """List what may be near a row."""
     _, spreads, estimates, listed, hits, places = scratch
-    values, columns, counts, cuts, _ = near
+    values, columns, counts, limits, cuts, _ = near
     cut = cuts[row]
     for c in range(len(estimates)):
         bound = estimates[c] - spreads[c]
         listed[c] = bound if bound <= cut else np.nan
-    n_hits, width = pack(listed, hits, places), values.shape[1]
-    for hit in range(n_hits):
-        if counts[row] == width:
-            _cut_near(near, row, n_neighbors, n_kept)
+    for hit in range(pack(listed, hits, places)):
+        if counts[row] >= limits[row]:
+            _cut_near(near, row, n_seen + places[hit], near_rank)
         if hits[hit] <= cuts[row]:
             count = counts[row]
             values[row, count], columns[row, count] = hits[hit], first_column + places[hit]
@@ -252,19 +475,18 @@ def _list_near(near, row, first_column, n_neighbors, n_kept, scratch):
 
 
 @njit(cache=True)
-def _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch):
+def _list_near_of_columns(near, row, first_column, n_seen, near_rank, scratch):
     """List a row with the columns that it may be near to."""
     _, spreads, estimates, listed, hits, places = scratch
-    values, columns, counts, cuts, _ = near
+    values, columns, counts, limits, cuts, _ = near
     own_cuts = cuts[first_column : first_column + len(estimates)]
     for c in range(len(estimates)):
         bound = estimates[c] - spreads[c]
         listed[c] = bound if bound <= own_cuts[c] else np.nan
-    n_hits, width = pack(listed, hits, places), values.shape[1]
-    for hit in range(n_hits):
+    for hit in range(pack(listed, hits, places)):
         column = first_column + places[hit]
-        if counts[column] == width:
-            _cut_near(near, column, n_neighbors, n_kept)
+        if counts[column] >= limits[column]:
+            _cut_near(near, column, n_seen, near_rank)
         if hits[hit] <= cuts[column]:
             count = counts[column]
             values[column, count], columns[column, count] = hits[hit], row
@@ -275,10 +497,10 @@ def _list_near_of_columns(near, row, first_column, n_neighbors, n_kept, scratch)
 def _list_far(far, row, first_column, n_seen, far_rank, scratch):
     """Put what lies about the far rank of a row into its window, and count what is below."""
     _, _, estimates, listed, hits, places = scratch
-    values, columns, counts, lows, highs, below, _, _ = far
+    values, columns, counts, limits, lows, highs, below, _, _ = far
     n_below = _mark(estimates, lows[row], highs[row], listed)
-    n_hits, count, width = pack(listed, hits, places), counts[row], values.shape[1]
-    if count + n_hits <= width:
+    n_hits, count = pack(listed, hits, places), counts[row]
+    if count + n_hits <= limits[row]:
         for hit in range(n_hits):
             values[row, count + hit] = hits[hit]
             columns[row, count + hit] = first_column + places[hit]
@@ -290,7 +512,7 @@ def _list_far(far, row, first_column, n_seen, far_rank, scratch):
         stretch = estimates[start : start + _STRETCH]
         below[row] += _mark(stretch, lows[row], highs[row], part)
         for hit in range(pack(part, hits, places)):
-            if counts[row] == width:
+            if counts[row] >= limits[row]:
                 _narrow(far, row, n_seen + start + len(stretch), far_rank)
             if hits[hit] < lows[row]:
                 below[row] += 1
@@ -304,16 +526,15 @@ def _list_far(far, row, first_column, n_seen, far_rank, scratch):
 def _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch):
     """Put a row into the windows of the columns at whose far rank it may be."""
     _, _, estimates, listed, hits, places = scratch
-    values, columns, counts, _, _, _, _, _ = far
+    values, columns, counts, limits, _, _, _, _, _ = far
     ends = slice(first_column, first_column + len(estimates))
     lows, highs, below = far.lows[ends], far.highs[ends], far.below[ends]
     for c in range(len(estimates)):
         below[c] += estimates[c] < lows[c]
         listed[c] = estimates[c] if lows[c] <= estimates[c] <= highs[c] else np.nan
-    width = values.shape[1]
     for hit in range(pack(listed, hits, places)):
         place, column = places[hit], first_column + places[hit]
-        if counts[column] == width:
+        if counts[column] >= limits[column]:
             _narrow(far, column, n_seen, far_rank)
         if hits[hit] < lows[place]:
             below[place] += 1
@@ -334,30 +555,47 @@ def _mark(estimates, low, high, listed):
 
 
 @njit(cache=True)
-def _cut_near(near, row, n_neighbors, n_kept):
-    """Leave out what cannot be a neighbor, and as much more as it takes to make room.
+def _cut_near(near, row, n_seen, near_rank):
+    """Leave out what cannot be a neighbor, and as much more as is unlikely to be one.
 
-    The ``k``-th least ``x`` is at most the ``k``-th least lower bound and the reach.
+    The ``k``-th least ``x`` is at most the ``k``-th least lower bound and the reach. Images come
+    in random order: of those seen so far, few more than the share seen are among the ``n_kept``
+    of the least lower bounds in the end. A row that strays further is found out, as it settles.
     """
-    values, columns = near.values[row], near.columns[row]
+    n_neighbors, n_kept, n_images = near_rank
+    count, width = near.counts[row], near.values.shape[1]
+    values, columns = near.values[row, :count], near.columns[row, :count]
     none = values[:0]
-    _, last = _thresholds(values, n_neighbors, n_neighbors + 4, none, none)
-    cut = last + near.reaches[row]
-    n_under = 0
-    for place in range(len(values)):
-        n_under += values[place] <= cut
-    if n_under > n_kept + LANES:
-        _, cut = _thresholds(values, n_kept, n_kept + LANES, none, none)
-    count, _ = _cut_back(values, columns, np.float32(-np.inf), cut)
-    if count < n_neighbors or count == len(values):  # too many ties: leave the row to others
-        count, cut = 0, np.float32(-np.inf)
-    near.counts[row], near.cuts[row] = count, cut
+    expected = n_kept * min(1.0, n_seen / n_images)
+    n_wanted = min(n_kept, int(expected + _NEAR_DEVIATIONS * np.sqrt(expected)) + 8)
+    limit = min(width, n_wanted + max(n_wanted // 2, _FEWEST_NEW))
+    if limit > count:
+        near.limits[row] = limit
+        return
+    n_most = n_wanted + max(n_wanted // 4, LANES)
+    n_under, cut = count, np.float32(np.inf)
+    if n_neighbors < n_most and n_neighbors <= count:
+        _, last = _thresholds(values, n_neighbors, n_neighbors + 4, none, none)
+        cut, n_under = last + near.reaches[row], 0
+        for place in range(count):
+            n_under += values[place] <= cut
+    if n_under > n_most:
+        _, cut = _thresholds(values, n_wanted, n_most, none, none)
+    kept, _ = _cut_back(values, columns, np.float32(-np.inf), cut)
+    if kept < count:
+        near.counts[row], near.cuts[row] = kept, cut
+        near.limits[row] = min(width, max(limit, kept + LANES))
+    elif count < width:
+        near.limits[row] = min(width, count + LANES)
+    else:  # too many ties: leave the row to others
+        near.counts[row], near.cuts[row] = 0, -np.inf
 
 
 @njit(cache=True)
 def _narrow(far, row, n_seen, far_rank):
     """Leave out what is too far from the expected rank, and count it where it is below."""
-    values, columns, count = far.values[row], far.columns[row], far.counts[row]
+    count, width = far.counts[row], far.values.shape[1]
+    values, columns = far.values[row, :count], far.columns[row, :count]
     low, high = far.lows[row], far.highs[row]
     place = far_rank.rank * n_seen // far_rank.n_images - far.below[row]
     margin = _margin(n_seen, far_rank)
@@ -371,11 +609,12 @@ def _narrow(far, row, n_seen, far_rank):
     if len(far_rank.weights) > 0:  # either may be at a special feature, which may be at the rank
         low -= far.slacks[row] + abs(low) * _ROUNDING
         high += far.slacks[row] + abs(high) * _ROUNDING
-    count, n_below = _cut_back(values, columns, low, high)
-    if count == len(values):  # too many ties, as above
-        count, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
+    kept, n_below = _cut_back(values, columns, low, high)
+    far.limits[row] = min(width, kept + max(kept // 2, _FEWEST_NEW))
+    if kept == width:  # too many ties, as above
+        kept, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
     far.below[row] += n_below
-    far.counts[row], far.lows[row], far.highs[row] = count, low, high
+    far.counts[row], far.lows[row], far.highs[row] = kept, low, high
 
 
 @njit(cache=True)
@@ -385,9 +624,10 @@ def _weigh_specials(far, row, n_seen, far_rank):
     All of a special feature's images are known from the start, those read in tiles up to now
     are a share of all: each weighs as much as that share of its images.
     """
+    values = far.values[row, : far.counts[row]]
     if len(far_rank.weights) == 0:
-        return far.values[row, :0], far.values[row, :0]
-    values, share = far.values[row], n_seen / far_rank.n_images
+        return values[:0], values[:0]
+    share = n_seen / far_rank.n_images
     specials = np.empty(len(far_rank.weights) + 1, dtype=np.float32)
     weights = np.empty(len(far_rank.weights) + 1, dtype=np.float32)
     least, largest, count = values.min(), values.max(), 1

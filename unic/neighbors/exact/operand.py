@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from unic.neighbors.exact import lists
-from unic.neighbors.exact.ranking import ExactRows
 from unic.neighbors.exact.specials import Specials
 from unic.neighbors.exact.threads import Room
 
@@ -21,6 +21,7 @@ _PREPARED_ROWS = 4096  # centered in float64 at a time
 _FLOAT32 = 2.0**-24  # relative error of rounding to nearest
 _SAMPLED_ROWS = 32  # in which doubtful images are counted
 _MOST_DOUBTFUL = 1024  # that windows have room for: 16 KB a row
+_TINY = np.finfo(np.float32).tiny  # below, a row is of zeros as far as digits go
 _LARGEST = 127  # of an int8 digit, with either sign
 BASE = 254  # of digits from -127 to 127: the finer one is worth a 254th of the coarser
 
@@ -60,6 +61,14 @@ class Operand:
     The same holds with the other sign: ``x_ij <= fl(v_ij + e_ij)`` where ``half_norms`` in ``v_ij``
     are greater by ``4 u |a_j|^2 / 2`` instead of less, which are the ``tops``.
 
+    ``int16`` is screened by its coarse digits first, ``w_ij = fl(fl(|a_j|^2 / 2) - s_i s_j (q_i .
+    q_j))``, and only what this leaves in doubt is computed with both. With ``c`` the errors of
+    ``int8``, from ``r + l`` in place of ``r``, ``|v_ij - w_ij|`` is at most ``c_ij + e_ij`` beside
+    the roundings. The ``wide`` errors are ``c + 2 e + 4 u |a|``, the second ``e`` for what is
+    subtracted from ``v_ij``; ``|a_j|^2 / 2`` is taken less by ``12 u``, and more by ``4 u``, of
+    itself: so ``w_ij`` less or more by the spread of these bounds ``v_ij`` less ``e_ij``, and
+    ``v_ij``.
+
     ``norms`` are not below ``2^-20 M``, so that the errors of float64 (``2^-53``) and of products
     that underflow stay under the margins even for images at the mean.
 
@@ -68,6 +77,8 @@ class Operand:
             some are set apart.
         matrix: Shape ``(n, d)``; for ``int16`` ``(n, 2 d)``: coarse and fine digits.
         sides: What tiles need beside the products, ``(n,)`` each.
+        wide_sides: The same for coarse products alone, where ``int16`` has finer ones.
+        n_dims: ``d``.
         half_norms: Shape ``(n,)``, float64, ``|a_j|^2 / 2``.
         half_scale: What takes squared distances of the features to half those of ``a``.
         is_by_numpy: Whether numpy's library multiplies float32 matrices, not torch's.
@@ -78,7 +89,7 @@ class Operand:
     ) -> None:
         """Center, scale, shuffle and round the features."""
         n_images, n_dims = len(order), features.shape[1]
-        self.features, self.order, self._n_dims = features, order, n_dims
+        self.features, self.order, self.n_dims = features, order, n_dims
         self._has_fine = precision == "int16"
         dtype = torch.float32 if precision == "float32" else torch.int8
         self.matrix = torch.empty((n_images, (2 if self._has_fine else 1) * n_dims), dtype=dtype)
@@ -88,26 +99,18 @@ class Operand:
         scale = 2.0 ** -np.ceil(np.log2(largest))
         self.half_scale = float(scale**2 / 2)
         scales = np.ones(n_images, dtype=np.float32)  # (n,)
-        norms, residuals, fine_norms = np.zeros((3, n_images))  # (n,) each
-        for start in range(0, n_images, _PREPARED_ROWS):
-            rows = slice(start, start + _PREPARED_ROWS)
-            centered = (features[order[rows]] - mean) * scale  # (p, d), float64
-            norms[rows] = np.linalg.norm(centered, axis=1)
-            if precision == "float32":
+        lengths = np.zeros((4, n_images))
+        norms, residuals, fine_norms, coarse_residuals = lengths  # (n,) each
+        if precision == "float32":
+            for start in range(0, n_images, _PREPARED_ROWS):
+                rows = slice(start, start + _PREPARED_ROWS)
+                centered = (features[order[rows]] - mean) * scale  # (p, d), float64
+                norms[rows] = np.linalg.norm(centered, axis=1)
                 self.matrix[rows] = torch.from_numpy(centered).float()
                 centered -= self.matrix[rows].numpy()
-            else:
-                scales[rows] = _digit_scales(centered)
-                coarse = np.rint(centered / scales[rows, None])  # (p, d)
-                self.matrix[rows, :n_dims] = torch.from_numpy(coarse)
-                centered -= coarse * scales[rows, None]
-            if self._has_fine:
-                step = scales[rows, None] / np.float64(BASE)  # (p, 1)
-                fine = np.rint(centered / step)  # (p, d)
-                self.matrix[rows, n_dims:] = torch.from_numpy(fine)
-                fine_norms[rows] = np.linalg.norm(fine * step, axis=1)
-                centered -= fine * step
-            residuals[rows] = np.linalg.norm(centered, axis=1)
+                residuals[rows] = np.linalg.norm(centered, axis=1)
+        else:
+            _write_digits(features, order, mean, scale, self.matrix.numpy(), scales, lengths)
         self.half_norms = np.square(norms) / 2  # (n,)
         floored = np.maximum(norms, 2.0**-20 * norms.max())  # (n,)
         errors = residuals + fine_norms * (fine_norms / floored).max() / 2
@@ -119,6 +122,14 @@ class Operand:
             np.nextafter(floored.astype(np.float32), np.float32(np.inf)),
             (1.01 * errors).astype(np.float32),
         )
+        self.wide_sides = self.sides
+        if self._has_fine:
+            wide = coarse_residuals + 2.02 * errors + 9 * _FLOAT32 * floored
+            self.wide_sides = self.sides._replace(
+                half_norms=(self.half_norms * (1 - 12 * _FLOAT32)).astype(np.float32),
+                tops=(self.half_norms * (1 + 4 * _FLOAT32)).astype(np.float32),
+                errors=(1.01 * wide).astype(np.float32),
+            )
         bounded = (self.sides.norms, self.sides.errors, self.half_norms)
         self._largest = tuple(float(values.max()) for values in bounded)
         is_timed = precision == "float32" and n_images >= _TIMED_IMAGES
@@ -140,22 +151,38 @@ class Operand:
         error = errors * largest_norm + norms * largest_error  # (b,)
         return 2.02 * (error + 8 * _FLOAT32 * largest_half_norm)
 
-    def count_doubtful(self, far_rank: int, specials: Specials) -> int:
+    def count_doubtful(self, far_rank: int, specials: Specials) -> tuple[int, float]:
         """How many images the error may put on the wrong side of a rank, as a rule.
 
         Counted in some rows; where others have more, they may be left unsettled.
+
+        Returns:
+            Their number, and the share of all that coarse digits leave in doubt.
         """
         stride = -(-len(self.order) // _SAMPLED_ROWS)
         positions = np.arange(0, len(self.order), stride)  # (b,)
-        rows = torch.from_numpy(np.searchsorted(specials.ordinary, self.order[positions]))
-        exact = ExactRows(specials.select(self.features), specials=specials)
-        found = exact.screen(rows)  # (b, n)
-        cuts = exact.cut(exact.with_specials(rows, found), far_rank).numpy()  # (b, 1)
-        screened = found.numpy()
-        slacks = self.slacks(positions)[:, None] / self.half_scale  # (b, 1)
-        n_inner = ((cuts - slacks <= screened) & (screened <= cuts)).sum(axis=1)  # (b,)
-        n_outer = ((cuts <= screened) & (screened <= cuts + slacks)).sum(axis=1)  # (b,)
-        return min(int(1.25 * np.maximum(n_inner, n_outer).max()) + 8, _MOST_DOUBTFUL)
+        n_images = len(self.order)
+        rows, columns = torch.from_numpy(positions), slice(0, n_images)
+        high, low = self.products(rows, columns, Room(len(rows) * n_images))
+        digits = high.numpy().astype(np.float32)  # (b, n)
+        if self._has_fine:
+            digits += low.numpy() * np.float32(1 / BASE)
+        own = self.side(positions)
+        estimates = self.sides.half_norms - own.scales[:, None] * self.sides.scales * digits
+        places = np.searchsorted(specials.ordinary, self.order[positions])
+        known = specials.squared[places] * self.half_scale  # (b, s)
+        known -= self.half_norms[positions, None]
+        every = np.concatenate([estimates, known.repeat(specials.weights, axis=1)], axis=1)
+        cuts = np.partition(every, far_rank, axis=1)[:, far_rank, None]  # (b, 1)
+        distances = np.abs(estimates - cuts)  # (b, n), from the rank, on either side
+        is_inner = estimates <= cuts
+        is_doubtful = distances <= self.slacks(positions)[:, None]
+        n_inner, n_outer = ((is_doubtful & side).sum(axis=1) for side in (is_inner, ~is_inner))
+        wide = self.wide_sides
+        errors = wide.errors[positions, None] * wide.norms  # (b, n)
+        errors += wide.norms[positions, None] * wide.errors
+        n_doubtful = min(int(1.25 * np.maximum(n_inner, n_outer).max()) + 8, _MOST_DOUBTFUL)
+        return n_doubtful, float((distances <= errors).mean())
 
     def products(
         self, rows: slice | torch.Tensor, columns: slice, room: "Room"
@@ -163,7 +190,7 @@ class Operand:
         """Products ``(b, c)`` and their finer digits, or ``(0, 0)``; they live until the next."""
         left, right = self.matrix[rows], self.matrix[columns]  # (b, d) or (b, 2 d)
         high, low = room.tiles(self.matrix.dtype, len(left), len(right), has_low=self._has_fine)
-        n_dims = self._n_dims
+        n_dims = self.n_dims
         if self.is_by_numpy:
             np.matmul(left.numpy(), right.numpy().T, out=high.numpy())
         elif self.matrix.dtype == torch.float32:
@@ -176,12 +203,60 @@ class Operand:
         return high, low
 
 
-def _digit_scales(centered: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What a unit of the digits of each row ``(p, d)`` is worth, ``(p,)``; 1 for rows of zeros."""
-    scales = (np.abs(centered).max(axis=1) / _LARGEST).astype(np.float32)  # (p,)
-    scales = np.nextafter(scales, np.float32(np.inf))  # no digit exceeds the largest
-    scales[scales < np.finfo(np.float32).tiny] = 1.0
-    return scales
+@njit(parallel=True, fastmath={"reassoc"}, cache=True)
+def _write_digits(
+    features: NDArray[np.float32],
+    order: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    scale: float,
+    digits: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    lengths: NDArray[np.float64],
+) -> None:
+    """Write centered features ``a`` in one digit or two.
+
+    Args:
+        features: Shape ``(n, d)``.
+        order: Shape ``(m,)``.
+        mean: Shape ``(d,)``.
+        scale: What the features less the mean are multiplied by.
+        digits: Shape ``(m, d)`` or ``(m, 2 d)``, to be filled.
+        scales: Shape ``(m,)``, to be filled with what a unit of the digits is worth.
+        lengths: Shape ``(4, m)``, to be filled with those of ``a``, of what the digits leave out,
+            of what the fine digits are worth, and of what the coarse ones leave out if there are
+            fine ones.
+    """
+    n_dims = len(mean)
+    has_fine = digits.shape[1] > n_dims
+    for place in prange(len(order)):
+        row, rest = features[order[place]], np.empty(n_dims)
+        largest, squared = 0.0, 0.0
+        for dim in range(n_dims):
+            rest[dim] = (np.float64(row[dim]) - mean[dim]) * scale
+            squared += rest[dim] * rest[dim]
+        for dim in range(n_dims):
+            largest = max(largest, abs(rest[dim]))
+        lengths[0, place] = np.sqrt(squared)
+        unit = np.nextafter(np.float32(largest / _LARGEST), np.float32(np.inf))
+        unit = unit if unit >= _TINY else np.float32(1)  # no digit exceeds the largest
+        scales[place] = unit
+        step, squared = np.float64(unit), 0.0
+        for dim in range(n_dims):
+            digit = np.rint(rest[dim] / step)
+            digits[place, dim] = np.int8(digit)
+            rest[dim] -= digit * step
+            squared += rest[dim] * rest[dim]
+        if has_fine:
+            lengths[3, place] = np.sqrt(squared)
+            step, squared, total = step / BASE, 0.0, 0.0
+            for dim in range(n_dims):
+                digit = np.rint(rest[dim] / step)
+                digits[place, n_dims + dim] = np.int8(digit)
+                rest[dim] -= digit * step
+                squared += rest[dim] * rest[dim]
+                total += digit * digit
+            lengths[2, place] = step * np.sqrt(total)
+        lengths[1, place] = np.sqrt(squared)
 
 
 @cache

@@ -19,7 +19,6 @@ _FEW = 64  # ordinary images that are not worth a pass
 _MOST_ENTRIES = 2**26  # distances between ordinary images and special features: 512 MB
 _MOST_FEATURES = 4096
 _SHARE = 1 / 8  # of the images that outliers may make up, beyond a few
-_ROWS = 8192  # normed at a time
 
 
 class Specials(NamedTuple):
@@ -146,10 +145,8 @@ def _find_outliers(features: NDArray[np.float32], images: NDArray[np.int64]) -> 
         return images
     sample = np.random.default_rng(len(images)).permutation(images)[:_SAMPLED_IMAGES]
     center = np.median(features[sample].astype(np.float64), axis=0)  # (d,)
-    norms = np.empty(len(images))  # (m,)
-    for start in range(0, len(images), _ROWS):
-        rows = slice(start, start + _ROWS)
-        norms[rows] = np.linalg.norm(features[images[rows]] - center, axis=1)
+    centers = center.astype(np.float32)[None, :]  # (1, d)
+    norms = np.sqrt(_measure_rows(features, images, centers)[:, 0])  # (m,)
     found = np.flatnonzero(norms > _OUTLYING * np.median(norms))
     return images[found[np.argsort(-norms[found], kind="stable")]]
 

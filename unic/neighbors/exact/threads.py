@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from queue import SimpleQueue
 from threading import Condition, Event, Lock, Thread
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -22,6 +22,15 @@ class Room:
     def __init__(self, n_entries: int) -> None:
         self._entries = torch.empty((2, n_entries), dtype=torch.int32)
         self._digits = torch.empty(0, dtype=torch.int8)
+        self._kept: tuple[object, object] = (None, None)
+
+    def keep(self, item: _Item, make: Callable[[_Item], _Result]) -> _Result:
+        """What is made of an item, kept until another item comes."""
+        of, result = self._kept
+        if of is not item:
+            result = make(item)
+            self._kept = (item, result)
+        return cast("_Result", result)
 
     def swapped(self, digits: torch.Tensor) -> torch.Tensor:
         """Digits ``(c, 2 d)``, the fine ones first; they live until the next."""

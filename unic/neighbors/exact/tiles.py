@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +15,13 @@ from unic.neighbors.exact.operand import BASE, BLOCK_SIZE, Operand, Precision
 from unic.neighbors.exact.ranking import Ranked
 from unic.neighbors.exact.specials import Specials
 from unic.neighbors.exact.threads import Room, Turns, in_threads, single_threaded_products
+from unic.neighbors.exact.vectors import (
+    PANEL,
+    PackedRows,
+    has_microkernel,
+    pack_panels,
+    pack_rows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +29,161 @@ logger = logging.getLogger(__name__)
 _GIVE_UP = 0.5  # share of unsettled rows in the first block at which a pass is not worth it
 
 
+_MOST_DOUBTFUL = 0.1  # share of the images whose fine digits are multiplied one by one
+
+
 _Settled = tuple[Ranked, NDArray[np.int64]]
+
+
+class Lists(NamedTuple):
+    """What a pass keeps of its rows, and looks for."""
+
+    near: lists.NearLists
+    far: lists.FarWindows
+    near_rank: lists.NearRank
+    far_rank: lists.FarRank
+
+
+class Seen(NamedTuple):
+    """Images that were read before a tile."""
+
+    by_rows: int
+    by_columns: int
+
+
+class Screen(Protocol):
+    """Multiplies tiles and lists what may be near and what lies about the far rank."""
+
+    fills_columns: bool  # whether it fills empty lists of columns as fast as those of rows
+
+    def tile(
+        self,
+        rows: slice | NDArray[np.int64],
+        columns: slice,
+        kept: Lists,
+        first_row: int,
+        seen: Seen,
+        room: Room,
+        *,
+        is_for_columns: bool,
+        wait: Callable[[], None],
+    ) -> None:
+        """Read a tile, see :func:`unic.neighbors.exact.lists.scan`.
+
+        Args:
+            rows: Places of the rows in the operand.
+            columns: Places of the columns.
+            kept: The lists that take in what is found.
+            first_row: Row of the lists that the tile's rows start at.
+            seen: What its rows and columns have read before.
+            room: Memory of the thread.
+            is_for_columns: Whether the columns have lists too.
+            wait: Called before the lists are touched.
+        """
+
+
+class WrittenScreen:
+    """Products by a library, written to memory and scanned there."""
+
+    fills_columns = False
+
+    def __init__(self, operand: Operand) -> None:
+        """Take what is multiplied."""
+        self._operand = operand
+
+    def tile(
+        self,
+        rows: slice | NDArray[np.int64],
+        columns: slice,
+        kept: Lists,
+        first_row: int,
+        seen: Seen,
+        room: Room,
+        *,
+        is_for_columns: bool,
+        wait: Callable[[], None],
+    ) -> None:
+        """As in :class:`Screen`."""
+        places = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+        high, low = self._operand.products(places, columns, room)  # (b, c) each
+        wait()
+        lists.scan(
+            high.numpy(),
+            low.numpy(),
+            np.float32(1 / BASE),
+            self._operand.side(rows),
+            self._operand.side(columns),
+            kept.near,
+            kept.far,
+            first_row,
+            columns.start,
+            is_for_columns,
+            *seen,
+            kept.near_rank,
+            kept.far_rank,
+        )
+
+
+class FusedScreen:
+    """Products of bytes by the micro-kernel, compared in registers."""
+
+    fills_columns = True
+
+    def __init__(self, operand: Operand) -> None:
+        """Pack what is multiplied."""
+        self._operand = operand
+        self._digits = operand.matrix.numpy()  # (n, d) or (n, 2 d)
+        self._panels = pack_panels(self._digits[:, : operand.n_dims])
+        n_more = -len(self._digits) % PANEL
+
+        def pad(side: lists.Side) -> lists.Side:
+            nobody = np.full(n_more, np.nan, dtype=np.float32)
+            return lists.Side(*(np.concatenate([values, nobody]) for values in side))
+
+        self._columns = pad(operand.sides)
+        self._wide_columns = self._columns
+        if operand.wide_sides is not operand.sides:
+            self._wide_columns = pad(operand.wide_sides)
+
+    def tile(
+        self,
+        rows: slice | NDArray[np.int64],
+        columns: slice,
+        kept: Lists,
+        first_row: int,
+        seen: Seen,
+        room: Room,
+        *,
+        is_for_columns: bool,
+        wait: Callable[[], None],
+    ) -> None:
+        """As in :class:`Screen`, for columns from a whole panel on."""
+        packed = room.keep(rows, self._pack)
+        wait()
+        has_fine = self._wide_columns is not self._columns
+        lists.scan_in_registers(
+            packed,
+            self._panels,
+            self._digits if has_fine else self._digits[:0],
+            np.float32(1 / BASE),
+            self._operand.side(rows),
+            self._columns,
+            lists.Side(*(values[rows] for values in self._operand.wide_sides)),
+            self._wide_columns,
+            kept.near,
+            kept.far,
+            first_row,
+            columns.start,
+            columns.stop - columns.start,
+            is_for_columns,
+            *seen,
+            kept.near_rank,
+            kept.far_rank,
+        )
+
+    def _pack(self, rows: slice | NDArray[np.int64]) -> PackedRows:
+        places = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        return pack_rows(self._digits, self._operand.n_dims, places)
 
 
 class TilePass:
@@ -47,17 +210,25 @@ class TilePass:
         self._n_neighbors = n_neighbors
         self._n_listed = min(n_neighbors, self._n_images)
         self._far_rank = far_rank
-        self._block_size = block_size or BLOCK_SIZE
+        self._block_size = _whole_panels(block_size or BLOCK_SIZE)
         self._is_bound = precision == "int8"
-        n_doubtful = 0
+        n_doubtful, share = 0, 0.0
         if far_rank is not None and not self._is_bound:
-            n_doubtful = operand.count_doubtful(far_rank, specials)
+            n_doubtful, share = operand.count_doubtful(far_rank, specials)
         self._far_place = lists.FarRank(
             far_rank or 0, self._n_images, n_doubtful, self._is_bound, specials.weights
         )
         # Beyond the k sought, as many as the error of the screening may put before them.
         n_more = 64 + 2 * self._n_listed if precision == "int8" else 16
         self._n_kept = self._n_listed + n_more
+        is_fused = precision != "float32" and has_microkernel() and share < _MOST_DOUBTFUL
+        logger.info(
+            "products in %s are %s, %.1f %% of them in doubt",
+            precision,
+            "compared in registers" if is_fused else "written to memory",
+            100 * share,
+        )
+        self._screen: Screen = FusedScreen(operand) if is_fused else WrittenScreen(operand)
 
     def triangle(self, n_rows: int) -> Iterator[_Settled]:
         """Rank the first ``n_rows`` images of the operand, by tiles on and above the diagonal.
@@ -69,30 +240,30 @@ class TilePass:
         Yields:
             Settled rows of a block, and the images of its unsettled ones.
         """
-        near, far = self._lists(np.arange(n_rows))
-        n_sought = len(self._slices(0, n_rows))
-        blocks = self._slices(0, n_rows) + self._slices(n_rows, self._n_images)
+        n_listed = min(_whole_panels(n_rows), self._n_images)
+        # Rows may be sought for what they are: only all of them are a random part of the images.
+        kept = self._lists(np.arange(_whole_panels(n_rows)), n_near=n_rows)
+        n_sought = len(self._slices(0, n_listed))
+        blocks = self._slices(0, n_listed) + self._slices(n_listed, self._n_images)
         turns = Turns(n_sought)
 
         def read(block: int, room: Room) -> _Settled:
             rows = blocks[block]
             for other in range(block, len(blocks)):
                 columns = blocks[other]
-                # Empty lists take in whole rows at once, but columns one entry after the other:
-                # the tiles of the first row are not shared.
                 is_sought = block < other < n_sought
-                is_shared = is_sought and block > 0
-                high, low = self._operand.products(rows, columns, room)  # (b, c) each
-                turns.wait(block, other)
-                seen = (columns.start, rows.start if is_shared else 0)
-                self._scan(high, low, rows, rows.start, columns, near, far, seen, is_shared)
+                is_shared = is_sought and (block > 0 or self._screen.fills_columns)
+                wait = partial(turns.wait, block, other)
+                start = rows.start
+                seen = Seen(columns.start, start if is_shared else 0)
+                tile, kept_here = self._screen.tile, (kept, start, seen, room)
+                tile(rows, columns, *kept_here, is_for_columns=is_shared, wait=wait)
                 if is_sought and not is_shared:
-                    high, low = self._operand.products(columns, rows, room)  # (c, b) each
-                    start = columns.start
-                    self._scan(high, low, columns, start, rows, near, far, (rows.start, 0), False)
+                    kept_here = (kept, columns.start, Seen(start, 0), room)
+                    tile(columns, rows, *kept_here, is_for_columns=False, wait=wait)
                 turns.finish(block, other)
                 progress.update()
-            return self._settle(np.arange(rows.start, rows.stop), rows.start, near, far)
+            return self._settle(np.arange(rows.start, min(rows.stop, n_rows)), rows.start, kept)
 
         n_tiles = sum(len(blocks) - block for block in range(n_sought))
         size = self._block_size**2
@@ -110,67 +281,36 @@ class TilePass:
         """
         columns = self._slices(0, self._n_images)
 
-        def read(block: NDArray[np.int64], room: Room) -> _Settled:
-            near, far = self._lists(block)
-            rows = torch.from_numpy(block)
+        def read(rows: NDArray[np.int64], room: Room) -> _Settled:
+            kept = self._lists(rows, n_near=self._n_images)
             for part in columns:
-                high, low = self._operand.products(rows, part, room)  # (b, c) each
-                self._scan(high, low, block, 0, part, near, far, (part.start, 0), False)
-            return self._settle(block, 0, near, far)
+                seen = Seen(part.start, 0)
+                self._screen.tile(
+                    rows, part, kept, 0, seen, room, is_for_columns=False, wait=lambda: None
+                )
+            return self._settle(rows, 0, kept)
 
         starts = range(0, len(positions), self._block_size)
         blocks = (positions[start : start + self._block_size] for start in starts)  # (b,) each
         yield from in_threads(read, blocks, self._block_size**2)
 
-    def _lists(self, rows: NDArray[np.int64]) -> tuple[lists.NearLists, lists.FarWindows]:
+    def _lists(self, rows: NDArray[np.int64], *, n_near: int) -> Lists:
+        rows = np.minimum(rows, self._n_images - 1)  # beyond are lists that stay empty
         slacks = self._operand.slacks(rows).astype(np.float32)  # (b,)
         near = lists.near_lists(self._n_kept, slacks)
         rows = rows[:0] if self._far_rank is None else rows
         half_norms = self._operand.half_norms[rows, None]  # (b, 1)
         specials = self._squared[rows] * self._operand.half_scale - half_norms  # (b, s)
         slacks = slacks[: len(rows)] * (not self._is_bound)
-        return near, lists.far_windows(specials.astype(np.float32), slacks, self._far_place)
+        far = lists.far_windows(specials.astype(np.float32), slacks, self._far_place)
+        near_rank = lists.NearRank(self._n_listed, self._n_kept, n_near)
+        return Lists(near, far, near_rank, self._far_place)
 
     def _slices(self, first: int, last: int) -> list[slice]:
         starts = range(first, last, self._block_size)
         return [slice(start, min(start + self._block_size, last)) for start in starts]
 
-    def _scan(
-        self,
-        high: torch.Tensor,
-        low: torch.Tensor,
-        rows: slice | NDArray[np.int64],
-        first_row: int,
-        columns: slice,
-        near: lists.NearLists,
-        far: lists.FarWindows,
-        n_seen: tuple[int, int],
-        is_for_columns: bool,
-    ) -> None:
-        lists.scan(
-            high.numpy(),
-            low.numpy(),
-            np.float32(1 / BASE),
-            self._operand.side(rows),
-            self._operand.side(columns),
-            near,
-            far,
-            first_row,
-            columns.start,
-            is_for_columns,
-            *n_seen,
-            self._n_listed,
-            self._n_kept,
-            self._far_place,
-        )
-
-    def _settle(
-        self,
-        positions: NDArray[np.int64],
-        first_row: int,
-        near: lists.NearLists,
-        far: lists.FarWindows,
-    ) -> _Settled:
+    def _settle(self, positions: NDArray[np.int64], first_row: int, kept: Lists) -> _Settled:
         operand = self._operand
         indices = np.empty((len(positions), self._n_listed), dtype=np.int64)
         squared = np.empty((len(positions), self._n_listed))
@@ -180,7 +320,7 @@ class TilePass:
             positions,
             operand.half_norms,
             operand.half_scale,
-            near,
+            kept.near,
             first_row,
             indices,
             squared,
@@ -188,7 +328,7 @@ class TilePass:
         specials = self._specials.rows(self._squared[positions])
         far_radius = np.empty(0, dtype=np.float32)
         if self._far_rank is not None:
-            far_squared = self._settle_far(positions, first_row, far, specials)  # (b,)
+            far_squared = self._settle_far(positions, first_row, kept.far, specials)  # (b,)
             is_settled &= far_squared >= 0
             far_radius = np.sqrt(far_squared[is_settled]).astype(np.float32)
         rows = operand.order[positions]
@@ -227,6 +367,11 @@ class TilePass:
             far_rank,
             specials,
         )
+
+
+def _whole_panels(n_images: int) -> int:
+    """As many images or a few more, so that they fill panels of the micro-kernel."""
+    return -(-n_images // PANEL) * PANEL
 
 
 def rank_rows(

@@ -1,22 +1,42 @@
-"""Vector instructions that a compiler does not find by itself, and distances in float64."""
+"""Vector instructions that a compiler does not find by itself, and distances in float64.
+
+A micro-kernel multiplies 6 rows of bytes with a panel of 64 columns in 24 vectors of sums, by an
+instruction of AVX-512 VNNI that adds four products of an unsigned and a signed byte to each sum.
+Columns are therefore packed as ``q + 128``; what this adds, 128 times the sum of the row's digits,
+is what sums start from.
+"""
 
 from contextlib import nullcontext
+from functools import cache
+from typing import NamedTuple
 
+import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 LANES = 16  # float32 numbers of a vector
 SUMS = 32  # partial sums of a distance
+GROUP = 6  # rows of the micro-kernel
+PANEL = 64  # columns of the micro-kernel, as many as a mask has bits
+DEPTH = 4  # dims of one instruction
+_VECTORS = PANEL // LANES
+_OFFSET = 128  # from signed to unsigned bytes
+_BYTES = 64  # of a vector
+
+_BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_INTS = ir.VectorType(_INT, LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _PART_PAIRS = 1024  # measured by a thread at a time
 
 _PACKS_AT_ONCE = binding.get_host_cpu_features().get("avx512f", False)
 
 
 @intrinsic
-def prefetch(typingctx, array, offset):  # noqa: ARG001
+def prefetch(typingctx, array, offset):
     """Ask for the part of a flat array that holds an entry, to be read soon."""
     signature = types.void(array, types.int64)
 
@@ -29,15 +49,15 @@ def prefetch(typingctx, array, offset):  # noqa: ARG001
             ir.FunctionType(ir.VoidType(), [address.type, number, number, number]),
             "llvm.prefetch.p0",
         )
-        to_read, in_all_caches, data_cache = (ir.Constant(number, value) for value in (0, 3, 1))
-        builder.call(function, [address, to_read, in_all_caches, data_cache])
+        to_read, in_l2, data_cache = (ir.Constant(number, value) for value in (0, 2, 1))
+        builder.call(function, [address, to_read, in_l2, data_cache])
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @intrinsic
-def _pack(typingctx, values, first, to_values, to_places, count):  # noqa: ARG001
+def _pack(typingctx, values, first, to_values, to_places, count):
     """Append those of 16 values that are not NaN, and their places; return their number.
 
     ``to_values[count:]`` and ``to_places[count:]`` need room for all 16. A loop with a branch
@@ -176,3 +196,435 @@ def squared_distance(left, right, sums):
             sums[lane] += sums[lane + half]
         half //= 2
     return sums[0]
+
+
+@cache
+def has_microkernel() -> bool:
+    """Whether the processor that is compiled for has AVX-512 VNNI."""
+    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
+        return False
+    features = binding.get_host_cpu_features()
+    return all(features.get(name, False) for name in ("avx512f", "avx512bw", "avx512vnni"))
+
+
+class PackedRows(NamedTuple):
+    """Digits of ``b`` rows in groups of 6, padded with zeros."""
+
+    digits: NDArray[np.int8]  # (b', d'), flat: (b' / 6, d' / 4, 6, 4)
+    starts: NDArray[np.int32]  # (b',), what the sums of each row start from
+    fine_starts: NDArray[np.int32]  # (b',), the same with fine digits too
+    places: NDArray[np.int64]  # (b,), in the operand
+
+
+def pack_panels(digits: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Pack columns as the micro-kernel reads them.
+
+    Args:
+        digits: Shape ``(n, d)``.
+
+    Returns:
+        Flat, of shape ``(n / 64, d / 4, 64, 4)``, rounded up; where it starts is a multiple of 64
+        bytes.
+    """
+    n_columns, n_dims = digits.shape
+    n_panels, n_steps = -(-n_columns // PANEL), -(-n_dims // DEPTH)
+    size = n_panels * n_steps * PANEL * DEPTH
+    room = np.empty(size + _BYTES, dtype=np.uint8)
+    start = -room.ctypes.data % _BYTES
+    panels = room[start : start + size]
+    _fill_panels(digits, panels.reshape(n_panels, n_steps, PANEL, DEPTH))
+    return panels
+
+
+@njit(nogil=True, cache=True)
+def _fill_panels(digits, panels):
+    for panel in range(len(panels)):
+        panels[panel] = _OFFSET
+        first = panel * PANEL
+        for column in range(first, min(first + PANEL, len(digits))):
+            for dim in range(digits.shape[1]):
+                value = np.uint8(digits[column, dim]) ^ np.uint8(_OFFSET)
+                panels[panel, dim // DEPTH, column - first, dim % DEPTH] = value
+
+
+@njit(nogil=True, cache=True)
+def pack_rows(digits: NDArray[np.int8], n_dims: int, rows: NDArray[np.int64]) -> PackedRows:
+    """Pack some rows as the micro-kernel reads them.
+
+    Args:
+        digits: Shape ``(n, d)``, or ``(n, 2 d)`` with fine ones.
+        n_dims: ``d``.
+        rows: Shape ``(b,)``.
+    """
+    n_groups, n_steps = -(-len(rows) // GROUP), -(-n_dims // DEPTH)
+    packed = np.zeros((n_groups, n_steps, GROUP, DEPTH), dtype=np.int8)
+    starts, fine_starts = np.zeros((2, n_groups * GROUP), dtype=np.int32)
+    for r in range(len(rows)):
+        total, row = 0, rows[r]
+        for dim in range(n_dims):
+            packed[r // GROUP, dim // DEPTH, r % GROUP, dim % DEPTH] = digits[row, dim]
+            total += digits[row, dim]
+        starts[r] = -_OFFSET * total
+        for dim in range(n_dims, digits.shape[1]):
+            total += digits[row, dim]
+        fine_starts[r] = -_OFFSET * total
+    return PackedRows(packed.reshape(packed.size), starts, fine_starts, rows)
+
+
+class _Writer:
+    """Writes the vector code of an intrinsic."""
+
+    def __init__(self, context, builder, signature, arguments) -> None:
+        self._context, self.builder = context, builder
+        self._types, self._arguments = signature.args, arguments
+
+    def pointer(self, argument: int, offset, kind, member: int | None = None):
+        """Where an entry of a flat array is, or of an array that is a member of a tuple."""
+        array_type, value = self._types[argument], self._arguments[argument]
+        if member is not None:
+            array_type = array_type.types[member]
+            value = self.builder.extract_value(value, member)
+        data = self._context.make_array(array_type)(self._context, self.builder, value).data
+        return self.builder.bitcast(self.builder.gep(data, [offset]), kind.as_pointer())
+
+    def load(self, argument: int, offset, kind, member: int | None = None):
+        """Vectors need not be aligned."""
+        return self.builder.load(self.pointer(argument, offset, kind, member), align=4)
+
+    def store(self, value, argument: int, offset) -> None:
+        self.builder.store(value, self.pointer(argument, offset, value.type), align=4)
+
+    def splat(self, value):
+        """The same number in all lanes."""
+        kind = ir.VectorType(value.type, LANES)
+        none = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(none, value, ir.Constant(_INT, 0))
+        return self.builder.shuffle_vector(one, none, ir.Constant(_INTS, [0] * LANES))
+
+    def splat_from(self, argument: int, offset, member: int | None = None):
+        return self.splat(self.load(argument, offset, ir.FloatType(), member))
+
+    def shift(self, offset, number: int):
+        return self.builder.add(offset, ir.Constant(_LONG, number))
+
+    def bits(self, masks):
+        """Four masks ``<16 x i1>`` as one number."""
+        result = ir.Constant(_LONG, 0)
+        for place, mask in enumerate(masks):
+            part = self.builder.zext(self.builder.bitcast(mask, ir.IntType(LANES)), _LONG)
+            shift = ir.Constant(_LONG, place * LANES)
+            result = self.builder.or_(result, self.builder.shl(part, shift))
+        return result
+
+
+@intrinsic
+def multiply(typingctx, digits, first, panels, first_byte, n_steps, starts, row, products):
+    """Products ``(6, 64)`` of a group of rows and a panel of columns, exact.
+
+    Args:
+        digits: Of :class:`PackedRows`; the group starts at ``first``.
+        panels: Of :func:`pack_panels`; the panel starts at ``first_byte``.
+        n_steps: Instructions to the depth.
+        starts: Of :class:`PackedRows`; the group's start at ``row``.
+        products: Flat, int32, to be filled.
+    """
+    long = types.int64
+    signature = types.void(digits, long, panels, long, long, starts, long, products)
+
+    def generate(context, builder, signature, arguments):
+        writer = _Writer(context, builder, signature, arguments)
+        _, first, _, first_byte, n_steps, _, row, _ = arguments
+        add_products = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(_INTS, [_INTS] * 3),
+            "llvm.x86.avx512.vpdpbusd.512",
+        )
+        left = writer.pointer(0, first, _INT)
+        right = writer.pointer(2, first_byte, _INTS)
+        before = builder.block
+        sums = []
+        for r in range(GROUP):
+            start = writer.splat(writer.load(5, writer.shift(row, r), _INT))
+            sums += [start] * _VECTORS
+        loop, end = builder.append_basic_block("depth"), builder.append_basic_block("end")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        step = builder.phi(_LONG)
+        step.add_incoming(ir.Constant(_LONG, 0), before)
+        phis = [builder.phi(_INTS) for _ in sums]
+        for phi, start in zip(phis, sums, strict=True):
+            phi.add_incoming(start, before)
+        columns = []
+        for vector in range(_VECTORS):
+            place = writer.shift(builder.mul(step, ir.Constant(_LONG, _VECTORS)), vector)
+            columns.append(builder.load(builder.gep(right, [place]), align=_BYTES))
+        sums = []
+        for r in range(GROUP):
+            place = writer.shift(builder.mul(step, ir.Constant(_LONG, GROUP)), r)
+            digits = writer.splat(builder.load(builder.gep(left, [place]), align=1))
+            for vector in range(_VECTORS):
+                phi = phis[r * _VECTORS + vector]
+                sums.append(builder.call(add_products, [phi, columns[vector], digits]))
+        following = writer.shift(step, 1)
+        step.add_incoming(following, loop)
+        for phi, value in zip(phis, sums, strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, n_steps), loop, end)
+        builder.position_at_end(end)
+        for number, value in enumerate(sums):
+            writer.store(value, 7, ir.Constant(_LONG, number * LANES))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+_SCALES, _HALF_NORMS, _TOPS, _NORMS, _ERRORS = range(5)  # members of Side
+
+
+class _Pairs:
+    """The products of one row with 16 columns and how far off they may be, as in a scan."""
+
+    def __init__(self, writer, first, rows: int, row, columns: int, column) -> None:
+        self.writer, self.column = writer, column
+        self._rows, self._row, self._columns = rows, row, columns
+        builder = writer.builder
+        digits = builder.sitofp(writer.load(0, first, _INTS), _FLOATS)
+        scales = builder.fmul(self.of_row(_SCALES), self.of_columns(_SCALES))
+        self.products = builder.fmul(scales, digits)
+        self.spreads = builder.fadd(
+            builder.fmul(self.of_row(_ERRORS), self.of_columns(_NORMS)),
+            builder.fmul(self.of_row(_NORMS), self.of_columns(_ERRORS)),
+        )
+
+    def of_columns(self, member: int):
+        return self.writer.load(self._columns, self.column, _FLOATS, member)
+
+    def of_row(self, member: int):
+        return self.writer.splat_from(self._rows, self._row, member)
+
+    def lower(self, half_norms):
+        builder = self.writer.builder
+        return builder.fsub(builder.fsub(half_norms, self.products), self.spreads)
+
+    def upper(self, tops):
+        builder = self.writer.builder
+        return builder.fadd(builder.fsub(tops, self.products), self.spreads)
+
+
+@intrinsic
+def near_masks(
+    typingctx,
+    products,
+    first,
+    rows,
+    row,
+    columns,
+    column,
+    cuts,
+    row_cut,
+    column_cuts,
+    column_cut,
+    bounds,
+):
+    """Which of 64 columns may be near a row, and to which the row may be near, as bits.
+
+    Args:
+        products: Of :func:`multiply`; those of the row start at ``first``.
+        rows: A Side, in which the row is ``row``.
+        columns: A Side, in which the columns start at ``column``.
+        cuts: Flat; that of the row is at ``row_cut``.
+        column_cuts: Flat; those of the columns start at ``column_cut``.
+        bounds: Flat, ``(2 * 64,)``, to be filled with lower bounds of x: of the row, then of the
+            columns.
+    """
+    long, bits = types.int64, types.uint64
+    signature = types.UniTuple(bits, 2)(
+        products, long, rows, long, columns, long, cuts, long, column_cuts, long, bounds
+    )
+
+    def generate(context, builder, signature, arguments):
+        writer = _Writer(context, builder, signature, arguments)
+        _, first, _, row, _, column, _, row_cut, _, column_cut, _ = arguments
+        cut = writer.splat_from(6, row_cut)
+        found: list[list] = [[], []]
+        for offset in range(0, PANEL, LANES):
+            start = writer.shift(first, offset)
+            pairs = _Pairs(writer, start, 2, row, 4, writer.shift(column, offset))
+            of_row = pairs.lower(pairs.of_columns(_HALF_NORMS))
+            of_columns = pairs.lower(pairs.of_row(_HALF_NORMS))
+            own_cuts = writer.load(8, writer.shift(column_cut, offset), _FLOATS)
+            found[0].append(builder.fcmp_ordered("<=", of_row, cut))
+            found[1].append(builder.fcmp_ordered("<=", of_columns, own_cuts))
+            writer.store(of_row, 10, ir.Constant(_LONG, offset))
+            writer.store(of_columns, 10, ir.Constant(_LONG, PANEL + offset))
+        masks = [writer.bits(masks) for masks in found]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return signature, generate
+
+
+def _far_masks(*, is_bound: bool):
+    """The intrinsic of far windows: of upper bounds, or of estimates that are within bounds."""
+
+    @intrinsic
+    def masks(
+        typingctx,
+        products,
+        first,
+        rows,
+        row,
+        columns,
+        column,
+        lows,
+        highs,
+        row_end,
+        column_lows,
+        column_highs,
+        column_below,
+        column_end,
+        values,
+    ):
+        long, bits = types.int64, types.uint64
+        signature = types.UniTuple(bits, 3)(
+            *(products, long, rows, long, columns, long, lows, highs, long),
+            *(column_lows, column_highs, column_below, long, values),
+        )
+
+        def generate(context, builder, signature, arguments):
+            writer = _Writer(context, builder, signature, arguments)
+            _, first, _, row, _, column, _, _, row_end, _, _, _, column_end, _ = arguments
+            low, high = writer.splat_from(6, row_end), writer.splat_from(7, row_end)
+            found: list[list] = [[], [], []]
+
+            def compare(pairs, member, low, high, side, offset):
+                """Mask of what is below; mark what is between the ends, or may be."""
+                half_norms, tops = member(_HALF_NORMS), member(_TOPS)
+                upper = pairs.upper(tops)
+                least = upper if is_bound else pairs.lower(half_norms)
+                inside = builder.and_(
+                    builder.fcmp_ordered(">=", upper, low), builder.fcmp_ordered("<=", least, high)
+                )
+                found[1 + side].append(inside)
+                writer.store(upper, 13, ir.Constant(_LONG, side * PANEL + offset))
+                return builder.fcmp_ordered("<", upper, low)
+
+            for offset in range(0, PANEL, LANES):
+                start = writer.shift(first, offset)
+                pairs = _Pairs(writer, start, 2, row, 4, writer.shift(column, offset))
+                found[0].append(compare(pairs, pairs.of_columns, low, high, 0, offset))
+                end = writer.shift(column_end, offset)
+                own_low, own_high = (writer.load(number, end, _FLOATS) for number in (9, 10))
+                under = compare(pairs, pairs.of_row, own_low, own_high, 1, offset)
+                counts = builder.add(writer.load(11, end, _INTS), builder.zext(under, _INTS))
+                writer.store(counts, 11, end)
+            result = [writer.bits(masks) for masks in found]
+            return context.make_tuple(builder, signature.return_type, result)
+
+        return signature, generate
+
+    return masks
+
+
+# Which of 64 columns are below the window of a row, which are about its far rank, and about whose
+# the row is, as bits. What is below the windows of the columns is counted there.
+#
+# Arguments: as of near_masks up to ``column``; then the ends of the windows, flat, that of the row
+# at ``row_end``; those of the columns and the counts below them, flat, from ``column_end`` on; and
+# room for the upper bounds, ``(2 * 64,)``, of the row, then of the columns.
+#
+# With bounds the windows are of upper bounds of x. Without, estimates are between ``x`` less and
+# more the spread: marked are those that may lie in the window, the others lie below or above.
+bounded_masks = _far_masks(is_bound=True)
+doubtful_masks = _far_masks(is_bound=False)
+
+
+@intrinsic
+def fine_product(typingctx, digits, left, right, n_dims, start):
+    """Coarse digits of one image with fine ones of another, and the other way round, added up.
+
+    Args:
+        digits: Flat, int8; of each image the coarse digits, then the fine ones.
+        left: Where the one's start.
+        right: Where the other's start.
+        n_dims: Digits of either kind.
+        start: -128 times the sum of the one's digits.
+    """
+    long = types.int64
+    signature = types.int32(digits, long, long, long, types.int32)
+
+    def generate(context, builder, signature, arguments):
+        writer = _Writer(context, builder, signature, arguments)
+        _, left, right, n_dims, start = arguments
+        digits = ir.VectorType(_BYTE, _BYTES)
+        bits = ir.VectorType(ir.IntType(1), _BYTES)
+        add_products = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(_INTS, [_INTS] * 3),
+            "llvm.x86.avx512.vpdpbusd.512",
+        )
+        pointer = writer.pointer(0, left, digits).type
+        load = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(digits, [pointer, _INT, bits, digits]),
+            "llvm.masked.load.v64i8.p0",
+        )
+        add_up = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_INT, [_INTS]), "llvm.vector.reduce.add.v16i32"
+        )
+        zeros = ir.Constant(digits, None)
+        offsets = ir.Constant(digits, [_OFFSET - 256] * _BYTES)
+        before = builder.block
+        loop, end = builder.append_basic_block("dims"), builder.append_basic_block("end")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        dim = builder.phi(_LONG)
+        dim.add_incoming(ir.Constant(_LONG, 0), before)
+        phis = [builder.phi(_INTS) for _ in range(2)]
+        following = writer.shift(dim, _BYTES)
+        # Ones for the digits there are: all, or the lowest of the last vector.
+        n_left = builder.sub(n_dims, dim)
+        is_last = builder.icmp_signed("<", n_left, ir.Constant(_LONG, _BYTES))
+        ones = ir.Constant(_LONG, 2**64 - 1)
+        n_missing = builder.sub(ir.Constant(_LONG, _BYTES), n_left)
+        n_missing = builder.select(is_last, n_missing, ir.Constant(_LONG, 0))
+        mask = builder.bitcast(builder.lshr(ones, n_missing), bits)
+
+        def read(image, of_fine):
+            place = builder.add(image, dim)
+            place = builder.add(place, n_dims) if of_fine else place
+            address = writer.pointer(0, place, digits)
+            return builder.call(load, [address, ir.Constant(_INT, 1), mask, zeros])
+
+        for number, phi in enumerate(phis):
+            phi.add_incoming(ir.Constant(_INTS, None), before)
+            other = builder.xor(read(right, number == 0), offsets)
+            factors = [builder.bitcast(value, _INTS) for value in (other, read(left, number == 1))]
+            phi.add_incoming(builder.call(add_products, [phi, *factors]), loop)
+        sums = [phi.incomings[1][0] for phi in phis]
+        dim.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, n_dims), loop, end)
+        builder.position_at_end(end)
+        total = builder.call(add_up, [builder.add(*sums)])
+        return builder.add(total, start)
+
+    return signature, generate
+
+
+@intrinsic
+def first_bit(typingctx, mask):
+    """Place of the lowest bit that is set; there must be one."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def count_bits(typingctx, mask):
+    """How many bits are set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
