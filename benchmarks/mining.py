@@ -33,18 +33,19 @@ N_NEGATIVES = 64
 PRECISIONS = ["float32"] + ["int8"] * has_int8()
 
 
-def clustered(n_images: int, n_dims: int) -> NDArray[np.float32]:
-    """Features ``(n, d)`` as the module says."""
+def clustered(n_images: int, n_dims: int, part: int = 0) -> NDArray[np.float32]:
+    """Features ``(n, d)`` as the module says; other parts are other images of the same classes."""
     generator = np.random.default_rng(0)
     classes = 0.35 * generator.standard_normal((200, 1, n_dims), dtype=np.float32)
     modes = classes + 0.25 * generator.standard_normal((200, 3, n_dims), dtype=np.float32)
     shared = 0.3 * generator.standard_normal((24, n_dims), dtype=np.float32)
+    generator = np.random.default_rng([0, part]) if part else generator
     features = generator.standard_normal((n_images, n_dims), dtype=np.float32)
     for start in range(0, n_images, 8192):  # in place: one copy is what mining starts from
-        part = features[start : start + 8192]
-        part *= np.float32(0.6)
-        part += generator.standard_normal((len(part), 24), dtype=np.float32) @ shared
-        part += modes.reshape(600, n_dims)[generator.integers(600, size=len(part))]
+        rows = features[start : start + 8192]
+        rows *= np.float32(0.6)
+        rows += generator.standard_normal((len(rows), 24), dtype=np.float32) @ shared
+        rows += modes.reshape(600, n_dims)[generator.integers(600, size=len(rows))]
     return features
 
 

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,22 @@ def test_returns_the_promised_shapes_and_dtypes() -> None:
     assert (mined.indices.shape, mined.indices.dtype) == ((12, 3), np.int64)
     assert (mined.distances.shape, mined.distances.dtype) == ((12, 3), np.float32)
     assert (mined.far_radius.shape, mined.far_radius.dtype) == ((12,), np.float32)
+
+
+@pytest.mark.parametrize("far_bound", [False, True])
+def test_features_that_are_mapped_from_a_file_give_the_same(
+    far_bound: bool, tmp_path: Path
+) -> None:
+    features = clustered_features(900, 24)
+    features[40:70], features[7] = features[3], 1e3  # copies and an outlier are set apart
+    features.tofile(tmp_path / "features")
+    settings = {"n_neighbors": 9, "far_rank": 90, "far_bound": far_bound}
+    expected = mine_neighbors(features, **settings)
+    for mode in ("c", "r"):
+        mapped = np.memmap(tmp_path / "features", np.float32, mode, shape=features.shape)
+        found = mine_neighbors(mapped, **settings)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_takes_read_only_and_strided_features() -> None:

@@ -151,6 +151,44 @@ def test_some_rows_are_those_of_the_whole(
         store.read_rows("features", rows)
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 100, 10**9])
+def test_a_mapped_array_is_the_one_that_is_read(
+    chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unic.storage.stores.CHUNK_BYTES", chunk_bytes)
+    store = open_store(write(tmp_path, "neighbors"), kind="neighbors")
+    folder = tmp_path / "made" / "for_it"
+    for name, array in draw_arrays("neighbors").items():
+        with store.map_rows(name, folder, convert=np.negative) as mapped:
+            assert isinstance(mapped, np.memmap)
+            assert mapped.dtype == array.dtype
+            np.testing.assert_array_equal(mapped, -array)
+            mapped[0] = 3  # nobody else sees it
+        np.testing.assert_array_equal(store.read(name), array)
+    assert not list(folder.iterdir())
+    damage = next((store.path / "train/distances/c").glob("*/0"))
+    damage.write_bytes(bytes(damage.stat().st_size))
+    with (
+        pytest.raises(ValueError, match="train/distances is damaged: the checksum of chunk"),
+        store.map_rows("distances", folder),
+    ):
+        pass
+    assert not list(folder.iterdir())
+
+
+def test_refuses_to_map_what_the_disk_has_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(write(tmp_path, "neighbors"), kind="neighbors")
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)  # noqa: ARG005
+    with (
+        pytest.raises(OSError, match="must be free, got 100"),
+        store.map_rows("distances", tmp_path),
+    ):
+        pass
+
+
 def test_features_keep_their_splits_and_ids(tmp_path: Path) -> None:
     features = {
         split: np.full((len(ids), 3), number, dtype=np.float32)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+_ROWS = 8192  # checked at a time
 _SAFE_EXPONENT = 48  # sums of squares are far from either end of float32
 
 
@@ -60,7 +61,9 @@ def check_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
         )
     if features.shape[1] == 0:
         raise ValueError(f"features must have at least 1 dim, got shape {features.shape}")
-    bad_rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    starts = range(0, len(features), _ROWS)
+    parts = [np.isfinite(features[start : start + _ROWS]).all(axis=1) for start in starts]
+    bad_rows = np.flatnonzero(~np.concatenate([np.empty(0, dtype=np.bool_), *parts]))
     if bad_rows.size:
         raise ValueError(
             f"features must be finite, got {bad_rows.size} rows that are not, "

@@ -90,7 +90,9 @@ def mine_neighbors(
     the bounds cannot settle are ranked again in a better precision, and counted.
 
     Args:
-        features: Shape ``(n, d)``, float32, finite, not all rows equal.
+        features: Shape ``(n, d)``, float32, finite, not all rows equal. On a CPU they may be mapped
+            from a file: in memory are their digits, a byte or two for each entry, and rows of them
+            are read as they are measured.
         n_neighbors: tau_1 of the paper, counts the image itself, ``1 <= n_neighbors < far_rank``.
         far_rank: tau_2 of the paper, counted from 0 (the image itself), ``far_rank < n``; None
             leaves the far radius out.

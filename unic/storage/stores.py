@@ -11,9 +11,11 @@ import hashlib
 import math
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -122,6 +124,43 @@ class Store:
             is_here = rows // chunk_rows == number
             found[is_here] = chunk[rows[is_here] - number * chunk_rows]
         return found
+
+    @contextmanager
+    def map_rows(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        split: str = "train",
+        convert: Callable[[NDArray[Any]], NDArray[Any]] = lambda rows: rows,
+    ) -> Iterator[NDArray[Any]]:
+        """Give an array as a file that is mapped to memory, for arrays larger than that.
+
+        The chunks are checked and copied to a file without a name, which is gone when the array
+        is no longer used or the process ends, however it does.
+
+        Args:
+            name: As for :meth:`read`.
+            folder: On the disk that the copy goes to; it is made if it is not there.
+            split: One of :attr:`splits`.
+            convert: What is done to the rows of a chunk, which stay as many and as long.
+
+        Raises:
+            ValueError: If the store has no such split or array, or a chunk on disk is not the one
+                that was written.
+            OSError: If the disk has no room for the copy.
+        """
+        key = self._find(name, split)
+        array: Any = self.group[key]
+        folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, array.size * array.dtype.itemsize)
+        with TemporaryFile(dir=folder) as file:
+            for number in range(-(-array.shape[0] // array.chunks[0])):
+                rows = convert(self._read_chunk(key, number))
+                file.write(np.ascontiguousarray(rows).data)
+            file.flush()
+            # Writable for callers as arrays in memory are, but what they write stays there.
+            yield np.memmap(file, dtype=array.dtype, mode="c", shape=array.shape)
 
     def read_image_ids(self, *, split: str = "train") -> list[str]:
         """Image ids of a features store, row by row."""

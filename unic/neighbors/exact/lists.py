@@ -610,7 +610,7 @@ def _narrow(far, row, n_seen, far_rank):
         low -= far.slacks[row] + abs(low) * _ROUNDING
         high += far.slacks[row] + abs(high) * _ROUNDING
     kept, n_below = _cut_back(values, columns, low, high)
-    far.limits[row] = min(width, kept + max(kept // 2, _FEWEST_NEW))
+    far.limits[row] = min(width, kept + max(kept, _FEWEST_NEW))
     if kept == width:  # too many ties, as above
         kept, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
     far.below[row] += n_below

@@ -93,9 +93,7 @@ class Operand:
         self._has_fine = precision == "int16"
         dtype = torch.float32 if precision == "float32" else torch.int8
         self.matrix = torch.empty((n_images, (2 if self._has_fine else 1) * n_dims), dtype=dtype)
-        own = features if n_images == len(features) else features[np.sort(order)]  # (n, d)
-        mean = own.mean(axis=0, dtype=np.float64)  # (d,)
-        largest = float(np.maximum(own.max(axis=0) - mean, mean - own.min(axis=0)).max())
+        mean, largest = _center(features, order)  # (d,)
         scale = 2.0 ** -np.ceil(np.log2(largest))
         self.half_scale = float(scale**2 / 2)
         scales = np.ones(n_images, dtype=np.float32)  # (n,)
@@ -201,6 +199,23 @@ class Operand:
             swapped = room.swapped(right)  # (c, 2 d)
             torch._int_mm(left, swapped.T, out=low)
         return high, low
+
+
+def _center(
+    features: NDArray[np.float32], order: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], float]:
+    """The mean ``(d,)`` of some images, and the largest entry of their features less it."""
+    if len(order) == len(features):
+        mean = features.mean(axis=0, dtype=np.float64)
+        low, high = features.min(axis=0), features.max(axis=0)
+    else:
+        images, parts = np.sort(order), []
+        for start in range(0, len(images), _PREPARED_ROWS):
+            rows = features[images[start : start + _PREPARED_ROWS]]  # (p, d)
+            parts.append((rows.sum(axis=0, dtype=np.float64), rows.min(axis=0), rows.max(axis=0)))
+        sums, lows, highs = (np.stack(values) for values in zip(*parts, strict=True))
+        mean, low, high = sums.sum(axis=0) / len(images), lows.min(axis=0), highs.max(axis=0)
+    return mean, float(np.maximum(high - mean, mean - low).max())
 
 
 @njit(parallel=True, fastmath={"reassoc"}, cache=True)
