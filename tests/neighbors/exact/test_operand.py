@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.rank_reference import (
     PRECISIONS,
@@ -13,12 +14,23 @@ from unic.neighbors.exact.operand import Operand
 from unic.neighbors.exact.threads import Room
 
 
+def aligned_features(n_images: int, n_dims: int) -> NDArray[np.float32]:
+    """All that digits of a byte leave out lies in the direction of the features themselves."""
+    signs = np.random.default_rng(1).choice([-1, 1], size=100 * n_dims)
+    row = np.where(np.arange(len(signs)) == 0, 127, 19.51 * signs)
+    return (np.where(np.arange(n_images) % 2, 1, -1)[:, None] * row).astype(np.float32)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("make", [random_features, clustered_features, duplicated_features])
+@pytest.mark.parametrize(
+    "make", [random_features, clustered_features, duplicated_features, aligned_features]
+)
 def test_products_stay_within_the_bound(make, precision: str) -> None:
-    features = make(300, 200) + np.float32(3)
-    features[5] = features.mean(axis=0)
-    features[6] *= 20
+    features = make(300, 200)
+    if make is not aligned_features:
+        features += np.float32(3)
+        features[5] = features.mean(axis=0)
+        features[6] *= 20
     operand = Operand(features, np.random.default_rng(0).permutation(300), precision)
     high, low = operand.products(slice(0, 300), slice(0, 300), Room(300 * 300))
     digits = high.numpy().astype(np.float32)

@@ -44,9 +44,10 @@ class Operand:
     ``v_ij`` in float32: then it is a lower bound of ``x_ij``.
 
     Proof. With ``r = |a - a'|``, computed in float64, Cauchy-Schwarz on ``a_i . a_j - a'_i . a'_j =
-    (a_i - a'_i) . a_j + a'_i . (a_j - a'_j)`` gives ``r_i |a_j| + |a'_i| r_j``, and
-    ``|a'_i| <= |a_i| + r_i``. Whole numbers are multiplied and added up without error, as ``d`` is
-    at most 2^16. ``int16`` leaves out ``s_i s_j (p_i . p_j) / 254^2``, at most ``l_i l_j`` with
+    (a_i - a'_i) . a_j + a'_i . (a_j - a'_j)`` gives ``r_i |a_j| + |a'_i| r_j``, where
+    ``|a'_i| <= |a_i| + r_i``: ``norms`` are ``|a| + r / 2``, which gives half of ``r_i r_j`` to
+    either side. Whole numbers are multiplied and added up without error, as ``d`` is at most 2^16.
+    ``int16`` leaves out ``s_i s_j (p_i . p_j) / 254^2``, at most ``l_i l_j`` with
     ``l = s |p| / 254``; for ``k = max l / |a|`` that is at most ``k (l_i |a_j| + |a_i| l_j) / 2``.
     ``float32`` adds up ``d`` rounded products in any order, which is off by at most ``d u / (1 -
     d u) |a'_i| |a'_j|`` (Higham, Accuracy and Stability of Numerical Algorithms, Section 3.1):
@@ -113,19 +114,22 @@ class Operand:
         floored = np.maximum(norms, 2.0**-20 * norms.max())  # (n,)
         errors = residuals + fine_norms * (fine_norms / floored).max() / 2
         errors += _FLOAT32 * floored * (5 + (n_dims / 2 if precision == "float32" else 0))
+        reached = floored + residuals / 2  # (n,)
         self.sides = lists.Side(
             scales,
             (self.half_norms * (1 - 4 * _FLOAT32)).astype(np.float32),
             (self.half_norms * (1 + 4 * _FLOAT32)).astype(np.float32),
-            np.nextafter(floored.astype(np.float32), np.float32(np.inf)),
+            np.nextafter(reached.astype(np.float32), np.float32(np.inf)),
             (1.01 * errors).astype(np.float32),
         )
         self.wide_sides = self.sides
         if self._has_fine:
             wide = coarse_residuals + 2.02 * errors + 9 * _FLOAT32 * floored
+            reached = floored + coarse_residuals / 2
             self.wide_sides = self.sides._replace(
                 half_norms=(self.half_norms * (1 - 12 * _FLOAT32)).astype(np.float32),
                 tops=(self.half_norms * (1 + 4 * _FLOAT32)).astype(np.float32),
+                norms=np.nextafter(reached.astype(np.float32), np.float32(np.inf)),
                 errors=(1.01 * wide).astype(np.float32),
             )
         bounded = (self.sides.norms, self.sides.errors, self.half_norms)
