@@ -40,7 +40,7 @@ EDITS = {  # module to the first rules that are built on it, and those that run 
         {"mine_neighbors"} | MINED,
     ),
     "runtime/shards.py": (
-        {"extract_features", "extract_pixels"} | CACHED,
+        {"extract_features"} | CACHED,
         {"mine_neighbors"} | MINED,
     ),
 }
