@@ -137,6 +137,13 @@ def test_refuses_a_network_that_is_another_when_converted() -> None:
         compile_network(_Deceiving(), images(2), Engine("openvino", torch.float32, CPU))
 
 
+def test_refuses_openvino_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if there were none
+    assert choose("auto", 10**9) == "torch"
+    with pytest.raises(ValueError, match="must be torch or auto where openvino is not installed"):
+        choose("openvino", 1)
+
+
 @pytest.mark.parametrize(
     ("name", "device", "message"),
     [

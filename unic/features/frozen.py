@@ -58,9 +58,8 @@ class FrozenBackbone:
             only_features: Whether features are all that is wanted.
 
         Raises:
-            ValueError: If there is no such engine, or not on this device, or it cannot compute
-                this backbone.
-            ModuleNotFoundError: If the engine is not installed.
+            ValueError: If there is no such engine, it is not installed or not for this device, or
+                it cannot compute this backbone.
         """
         backbone = backbone.to(device)
         probe = backbone.probe()

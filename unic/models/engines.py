@@ -62,8 +62,8 @@ def choose_engine(
         device: Where it is to be computed.
 
     Raises:
-        ValueError: If there is no such engine, or OpenVINO is asked for on a GPU.
-        ModuleNotFoundError: If OpenVINO is asked for and not installed.
+        ValueError: If there is no such engine, or OpenVINO is asked for on a GPU or where it is
+            not installed.
     """
     if engine not in ENGINES:
         raise ValueError(f"machine.engine must be one of {', '.join(ENGINES)}, got {engine}")
@@ -72,9 +72,9 @@ def choose_engine(
         if device.type != "cpu":
             raise ValueError(f"machine.engine openvino must run on a cpu, got device {device}")
         if not is_installed:
-            raise ModuleNotFoundError(
-                "machine.engine openvino needs openvino, which is not installed: "
-                "pip install 'unic[cpu]'"
+            raise ValueError(
+                "machine.engine must be torch or auto where openvino is not installed, got "
+                "openvino; pip install 'unic[cpu]' installs it"
             )
     if engine == "auto":
         can_pay = device.type == "cpu" and is_installed
