@@ -1,5 +1,6 @@
 """Extraction that goes on where it was killed, against one that ran through."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from unic.models.engines import Engine
 from unic.runtime.shards import WHOLE
 from unic.storage.row_files import BLOCK_ROWS
 
-N_IMAGES = 2 * BLOCK_ROWS + 30
+N_IMAGES, N_MANY = 2 * BLOCK_ROWS + 30, 12 * BLOCK_ROWS + 30
 VIEW = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.2,) * 3)
 ENGINE = Engine("torch", torch.float32, torch.device("cpu"))
 
@@ -142,13 +143,12 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from tests.features.test_scratch import extract, make_images, ENGINE
+from tests.features.test_scratch import ENGINE, N_MANY, extract, make_images
 from unic.features.frozen import FrozenBackbone
 from unic.models.backbones import load_backbone
 torch.set_num_threads(1)
 backbone = load_backbone("test_resnet", weights="random", options={}, image_size=32)
-images = make_images(6 * 512 + 30)
-print("ready", flush=True)
+images = make_images(N_MANY)
 found = extract(Path(sys.argv[1]), images, FrozenBackbone(backbone, ENGINE, only_features=True))
 np.save(sys.argv[2], found["train"])
 print(images.n_read, flush=True)
@@ -156,7 +156,7 @@ print(images.n_read, flush=True)
 
 
 def test_kills_change_no_byte(tmp_path: Path) -> None:
-    """SIGKILL at some moments after each start; what is left is taken up by the next."""
+    """SIGKILL as soon as another block is there, and what is left is taken up by the next."""
 
     def start(name: str) -> subprocess.Popen[str]:
         arguments = [str(tmp_path / f"{name}.zarr"), str(tmp_path / f"{name}.npy")]
@@ -164,21 +164,20 @@ def test_kills_change_no_byte(tmp_path: Path) -> None:
             [sys.executable, "-c", _PROGRAM, *arguments], stdout=subprocess.PIPE, text=True
         )
 
-    whole = start("whole")
-    assert whole.stdout is not None
-    assert whole.stdout.readline() == "ready\n"
-    begun = time.monotonic()
-    n_whole = int(whole.stdout.readline())
-    lasts = time.monotonic() - begun
-    whole.communicate()
-    for share in (0.15, 0.35, 0.45):
-        killed = start("killed")
-        assert killed.stdout is not None
-        assert killed.stdout.readline() == "ready\n"
-        time.sleep(share * lasts)
+    def count_blocks() -> int:
+        path = tmp_path / ".killed.zarr.rows" / ".train.part.json"
+        return len(json.loads(path.read_text())["checksums"]) if path.is_file() else 0
+
+    start("whole").communicate()
+    for _ in range(3):
+        n_before, killed = count_blocks(), start("killed")
+        while killed.poll() is None and count_blocks() == n_before:
+            time.sleep(0.001)
+        assert killed.poll() is None
         os.kill(killed.pid, signal.SIGKILL)
         killed.communicate()
-    last = start("killed")
-    output = last.communicate()[0].split()
-    assert int(output[-1]) < n_whole
+    n_blocks = count_blocks()
+    assert n_blocks >= 3
+    output = start("killed").communicate()[0].split()
+    assert int(output[-1]) == N_MANY - n_blocks * BLOCK_ROWS
     assert (tmp_path / "killed.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
