@@ -11,7 +11,7 @@ import pytest
 
 import unic.storage.row_files
 from unic.storage.files import read_json
-from unic.storage.row_files import Rows, find_rows, read_header, write_rows
+from unic.storage.row_files import Rows, find_rows, map_rows, read_header, write_rows
 
 ROWS = np.random.default_rng(0).integers(256, size=(10, 5), dtype=np.uint8)
 
@@ -52,6 +52,17 @@ def test_rows_are_written_whole_with_what_they_depend_on(tmp_path: Path) -> None
     assert path.read_bytes() == ROWS.tobytes()
     Rows(path, ROWS, read_json(header)["checksums"]).check(np.arange(10))
     assert sorted(p.name for p in header.parent.iterdir()) == ["rows.bin", "rows.json"]
+
+
+def test_rows_are_mapped_and_checked_where_there_are_some(tmp_path: Path) -> None:
+    header = tmp_path / "rows.json"
+    write(header, seed=3)
+    rows = map_rows(header, read_header(header)["checksums"], n_rows=10, row_bytes=5)
+    np.testing.assert_array_equal(rows.take(range(2, 9)), ROWS[2:9])
+    write_rows(header, lambda _: [], n_rows=0, row_bytes=5, about={}, key="none", need="no rows")
+    assert map_rows(header, [], n_rows=0, row_bytes=5).take(range(0)).shape == (0, 5)
+    with pytest.raises(ValueError, match=r"rows\.bin must have 10 bytes, got 0"):
+        map_rows(header, [], n_rows=2, row_bytes=5)
 
 
 def test_a_stopped_writing_goes_on_at_its_block(tmp_path: Path) -> None:

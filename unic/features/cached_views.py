@@ -20,7 +20,7 @@ from unic.models.trunk_output import TrunkOutput
 from unic.runtime.shards import check_alike
 from unic.storage.digests import image_digest
 from unic.storage.resumption import resumption_key
-from unic.storage.row_files import BLOCK_ROWS, Rows, find_rows, read_header, write_rows
+from unic.storage.row_files import BLOCK_ROWS, Rows, find_rows, map_rows, read_header, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +257,5 @@ def _settings(header: Mapping[str, Any]) -> dict[str, Any]:
 def _map_rows(header: str | Path, content: Mapping[str, Any]) -> Rows:
     """The rows ``(n, r)`` of a part, which may have none."""
     layout = TokenLayout.read(content)
-    path = find_rows(header, layout.n_bytes)
-    if layout.n_images == 0:
-        return Rows(path, np.empty((0, 0), dtype=np.uint8), [])  # which cannot be mapped
-    return Rows(path, np.memmap(path, mode="r").reshape(layout.n_images, -1), content["checksums"])
+    row_bytes = layout.n_views * layout.record_bytes
+    return map_rows(header, content["checksums"], n_rows=layout.n_images, row_bytes=row_bytes)

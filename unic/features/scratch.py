@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from unic.features.extraction import embed_batches
 from unic.features.frozen import FrozenBackbone
 from unic.images.images import Images
+from unic.images.loaders import split_rows
 from unic.images.views import View
 from unic.runtime.shards import Shard
 from unic.storage.digests import image_digest
 from unic.storage.resumption import resumption_key
-from unic.storage.row_files import BLOCK_ROWS, Rows, find_rows, read_header, write_rows
+from unic.storage.row_files import BLOCK_ROWS, map_rows, read_header, write_rows
 
 Splits = tuple[dict[str, NDArray[np.float32]], dict[str, Sequence[str]]]
 
@@ -105,35 +106,24 @@ class _Batches:
 
     def _cut(self, start: int) -> list[NDArray[np.int64]]:
         """Rows among all images of the batches of the block that starts at one of these."""
-        stop = min(start + BLOCK_ROWS, len(self.rows))
-        rows = np.arange(self.rows.start + start, self.rows.start + stop)
-        return np.split(rows, range(self._batch_size, len(rows), self._batch_size))
+        n_rows = min(BLOCK_ROWS, len(self.rows) - start)
+        return [self.rows[start] + part for part in split_rows(n_rows, self._batch_size)]
 
 
 def _write(header: Path, batches: _Batches, about: Mapping[str, Any]) -> NDArray[np.float32]:
     """Compute the rows of a split, or those that are missing, and map them."""
-    shape = len(batches.rows), batches.frozen.backbone.n_dims
-    row_bytes = 4 * shape[1]
-    if not (header.is_file() and _says(header) == about):
+    n_rows, row_bytes = len(batches.rows), 4 * batches.frozen.backbone.n_dims
+    content = read_header(header) if header.is_file() else {}
+    if any(content.get(name) != value for name, value in about.items()):
         write_rows(
             header,
             batches.compute,
-            n_rows=shape[0],
+            n_rows=n_rows,
             row_bytes=row_bytes,
             about=about,
             key=str(about["key"]),
-            need=f"features of {shape[0]} images, until they are stored",
+            need=f"features of {n_rows} images, until they are stored",
         )
-    path = find_rows(header, shape[0] * row_bytes)
-    if shape[0] == 0:
-        return np.empty(shape, dtype=np.float32)  # which cannot be mapped
-    mapped = np.memmap(path, mode="r").reshape(shape[0], row_bytes)
-    rows = Rows(path, mapped, read_header(header)["checksums"])
-    return rows.take(range(shape[0])).view(np.float32)
-
-
-def _says(header: Path) -> dict[str, Any]:
-    """What a whole file of rows is of."""
-    content = read_header(header)
-    del content["checksums"]
-    return content
+        content = read_header(header)
+    rows = map_rows(header, content["checksums"], n_rows=n_rows, row_bytes=row_bytes)
+    return rows.take(range(n_rows)).view(np.float32)

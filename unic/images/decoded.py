@@ -14,7 +14,7 @@ from unic.images.images import Images
 from unic.images.views import crop_square
 from unic.storage.digests import image_digest
 from unic.storage.resumption import resumption_key
-from unic.storage.row_files import Rows, find_rows, read_header, write_rows
+from unic.storage.row_files import Rows, map_rows, read_header, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +119,6 @@ def open_decoded(header: str, ids: Sequence[str]) -> DecodedImages:
             "and run the workflow again"
         )
     n_images = sum(n_split for n_split, _ in splits)
-    path = find_rows(header, n_images * 3 * size**2)
-    mapped = np.asarray(np.memmap(path, mode="r")).reshape(n_images, -1)
+    rows = map_rows(header, content["checksums"], n_rows=n_images, row_bytes=3 * size**2)
     first = sum(n_split for n_split, _ in splits[: splits.index(wanted)])
-    rows = Rows(path, mapped, content["checksums"])
     return DecodedImages(ids, rows, first, size, digest=resumption_key({}, files=[header]))

@@ -113,6 +113,28 @@ def find_rows(header: str | Path, n_bytes: int) -> Path:
     return path
 
 
+def map_rows(
+    header: str | Path, checksums: Sequence[int], *, n_rows: int, row_bytes: int
+) -> "Rows":
+    """Map the file of a header to memory, to be checked as rows are asked for.
+
+    Args:
+        header: The ``.json`` file beside it.
+        checksums: Of the blocks, from the header.
+        n_rows: Number of rows, which may be 0.
+        row_bytes: Bytes of a row.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it has another size.
+    """
+    path = find_rows(header, n_rows * row_bytes)
+    if n_rows == 0:  # which cannot be mapped
+        return Rows(path, np.empty((0, row_bytes), dtype=np.uint8), checksums)
+    mapped = np.asarray(np.memmap(path, mode="r")).reshape(n_rows, row_bytes)
+    return Rows(path, mapped, checksums)
+
+
 class Rows:
     """Rows of a file that is mapped to memory, to be checked before they are used.
 
