@@ -13,7 +13,7 @@ from unic.evaluation.metrics import cluster_accuracy
 from unic.images.images import Images
 from unic.images.views import View
 from unic.models.trained import load_model
-from unic.training.prediction import predict_images
+from unic.training.prediction import predict_by_split
 
 
 def follow_snapshots(
@@ -60,18 +60,15 @@ def follow_snapshots(
     rows = []
     for path in paths:
         model = load_model(path)
-        predictions = {
-            split: predict_images(
-                model,
-                members,
-                view,
-                batch_size=batch_size,
-                device=device,
-                n_workers=n_workers,
-                engine=engine,
-            )
-            for split, members in images.items()
-        }
+        predictions = predict_by_split(
+            model,
+            images,
+            view,
+            batch_size=batch_size,
+            device=device,
+            n_workers=n_workers,
+            engine=engine,
+        )
         fit = fit_kmeans(
             predictions["train"].features,
             n_clusters=model.head.n_clusters,

@@ -61,21 +61,24 @@ def predict_splits(
         Features ``(n, d)``, and clusters ``(n,)`` with their confidence, each by split.
 
     Raises:
-        ValueError: If the store is of other images; else as :func:`predict_images`.
+        ValueError: If the store is of other images; else as :func:`predict_by_split`.
     """
-    found = {}
-    n_images = sum(map(len, ids.values()))
-    frozen = None if features is not None else _freeze(model, engine, n_images, device)
-    for split in ids:
-        if features is not None:
-            store = open_store(features, kind="features")
+    if features is None:
+        found = predict_by_split(
+            model,
+            source.open_splits(ids),
+            source.view,
+            batch_size=batch_size,
+            device=device,
+            n_workers=n_workers,
+            engine=engine,
+        )
+    else:
+        store, found = open_store(features, kind="features"), {}
+        for split in ids:
             check_images(store, ids[split], split=split)
             rows = store.read("features", split=split)
             found[split] = Prediction(rows, _apply(model.head, rows, device=device))
-        elif frozen is not None:
-            found[split] = _predict(
-                model.head, frozen, source.open(ids[split]), source.view, batch_size, n_workers
-            )
     return (
         {split: prediction.features for split, prediction in found.items()},
         {split: prediction.choose() for split, prediction in found.items()},
@@ -92,11 +95,34 @@ def predict_images(
     n_workers: int = 1,
     engine: str = "auto",
 ) -> Prediction:
-    """Features and clusters of images, in one pass over these.
+    """Features and clusters of images, see :func:`predict_by_split`."""
+    found = predict_by_split(
+        model,
+        {"": images},
+        view,
+        batch_size=batch_size,
+        device=device,
+        n_workers=n_workers,
+        engine=engine,
+    )
+    return found[""]
+
+
+def predict_by_split(
+    model: Model,
+    images: Mapping[str, Images],
+    view: View,
+    *,
+    batch_size: int,
+    device: torch.device,
+    n_workers: int = 1,
+    engine: str = "auto",
+) -> dict[str, Prediction]:
+    """Features and clusters of the images of every split, in one pass over these.
 
     Args:
         model: On any device; moved to ``device``.
-        images: The images.
+        images: By split.
         view: Evaluation view.
         batch_size: Images a batch.
         device: Where the model runs.
@@ -107,19 +133,18 @@ def predict_images(
         ValueError: If an image cannot be decoded (names the file), or a feature is not finite
             (names the image).
     """
-    frozen = _freeze(model, engine, len(images), device)
-    return _predict(model.head, frozen, images, view, batch_size, n_workers)
-
-
-def _freeze(model: Model, engine: str, n_images: int, device: torch.device) -> FrozenBackbone:
-    return FrozenBackbone.choose(
+    frozen = FrozenBackbone.choose(
         model.backbone,
         engine,
-        n_images=n_images,
+        n_images=sum(map(len, images.values())),
         precision=torch.float32,
         device=device,
         only_features=not model.head.reads_tokens,
     )
+    return {
+        split: _predict(model.head, frozen, members, view, batch_size, n_workers)
+        for split, members in images.items()
+    }
 
 
 def _predict(
