@@ -3,12 +3,12 @@ import pytest
 from numpy.typing import NDArray
 
 from unic.baselines.kmeans_loops import (
-    measure_pairs,
     move_members,
     round_to_digits,
     square_digits,
-    square_rows,
 )
+from unic.baselines.lloyd import describe
+from unic.neighbors.exact.vectors import measure_pairs
 
 
 def draw(n_rows: int, n_dims: int) -> NDArray[np.float32]:
@@ -24,9 +24,9 @@ def test_measures_pairs_and_lengths_in_float64(n_rows: int, n_dims: int) -> None
     chosen = np.arange(n_rows) % 7
     difference = left.astype(np.float64) - right[chosen]
     expected = np.square(difference).sum(axis=1)
-    np.testing.assert_allclose(measure_pairs(left, right, chosen), expected, rtol=1e-12)
-    squares = np.empty(n_rows)
-    square_rows(left, squares)
+    found = measure_pairs(left, np.arange(n_rows), right, chosen)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    squares = describe(left, is_int8=False).squares
     np.testing.assert_allclose(squares, np.square(left, dtype=np.float64).sum(axis=1), rtol=1e-12)
 
 

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from unic.baselines import lloyd
-from unic.baselines.lloyd import Run, describe, find_nearest, iterate, measure_pairs, multiply
+from unic.baselines.lloyd import Run, describe, find_nearest, iterate, multiply
+from unic.neighbors.exact.vectors import measure_pairs
 from unic.runtime.devices import has_int8
 
 PRECISIONS = [False, pytest.param(True, marks=pytest.mark.skipif(not has_int8(), reason="no VNNI"))]
@@ -66,7 +67,7 @@ def squared_distances(
     """Shape ``(n, c)``, as they are defined."""
     return np.stack(
         [
-            measure_pairs(points, centers, np.full(len(points), center))
+            measure_pairs(points, np.arange(len(points)), centers, np.full(len(points), center))
             for center in range(len(centers))
         ],
         axis=1,

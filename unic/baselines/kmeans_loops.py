@@ -42,33 +42,6 @@ class Rows(NamedTuple):
     errors: NDArray[np.float32]  # (b,)
 
 
-@njit(parallel=True, cache=True)
-def measure_pairs(left, right, chosen):
-    """Squared distances ``(n,)`` of each row to a chosen other, float64.
-
-    Args:
-        left: Shape ``(n, d)``, float32.
-        right: Shape ``(m, d)``, float32.
-        chosen: Shape ``(n,)``, int64, rows of ``right``.
-    """
-    squared = np.empty(len(left))
-    for part in prange(-(-len(left) // _PART_ROWS)):
-        sums = np.empty(SUMS)
-        for row in range(part * _PART_ROWS, min((part + 1) * _PART_ROWS, len(left))):
-            squared[row] = squared_distance(left[row], right[chosen[row]], sums)
-    return squared
-
-
-@njit(parallel=True, cache=True)
-def square_rows(rows, squares):
-    """Squared lengths of rows ``(b, d)`` into ``(b,)``, float64."""
-    for part in prange(-(-len(rows) // _PART_ROWS)):
-        sums = np.empty(SUMS)
-        zeros = np.zeros(rows.shape[1], dtype=np.float32)
-        for row in range(part * _PART_ROWS, min((part + 1) * _PART_ROWS, len(rows))):
-            squares[row] = squared_distance(rows[row], zeros, sums)
-
-
 @njit(parallel=True, cache=True, fastmath={"nnan", "nsz"})
 def round_to_digits(rows, digits, scales, residuals):
     """Digits ``(b, d)``, scales ``(b,)`` and lengths of what is left out ``(b,)``, to be filled."""

@@ -16,12 +16,11 @@ from unic.baselines.kmeans_loops import (
     MORE,
     Rows,
     find_failing,
-    measure_pairs,
     move_members,
     round_to_digits,
     settle,
-    square_rows,
 )
+from unic.neighbors.exact.vectors import measure_pairs
 from unic.runtime.devices import MAX_INT8_DIMS, has_int8
 
 _BLOCK_ENTRIES = 2**19  # of a block of products: 2 MB, which stay in the cache
@@ -56,13 +55,13 @@ def describe(rows: NDArray[np.float32], *, is_int8: bool, largest: float = 0.0) 
         is_int8: Whether they are rounded to digits of a byte, else left as they are.
         largest: Of the lengths of those that they are multiplied with, if greater than theirs.
     """
-    scales = np.ones(len(rows), dtype=np.float32)  # (b,)
-    squares, residuals = np.zeros((2, len(rows)))  # (b,) each
+    scales, residuals = np.ones(len(rows), dtype=np.float32), np.zeros(len(rows))  # (b,) each
     matrix: NDArray[np.int8] | NDArray[np.float32] = rows
     if is_int8:
         matrix = np.empty(rows.shape, dtype=np.int8)
         round_to_digits(rows, matrix, scales, residuals)
-    square_rows(rows, squares)
+    origin, first = np.zeros((1, rows.shape[1]), dtype=np.float32), np.zeros(len(rows), np.int64)
+    squares = measure_pairs(rows, np.arange(len(rows)), origin, first)  # (b,)
     norms = np.maximum(np.sqrt(squares) + residuals, _LEAST_NORM)  # (b,)
     largest = max(largest, float(norms.max(initial=0.0)))
     n_products = 0.0 if is_int8 else rows.shape[1] / 2
@@ -120,6 +119,7 @@ def iterate(
     assigned.renew(centers)
     members = np.full(len(points), -1, dtype=np.int64)  # (n,), as the sums have them
     sums = np.zeros(centers.shape)  # (c, d)
+    every = np.arange(len(centers))  # (c,)
     n_iter, has_settled = 0, False
     while n_iter < max_iter and not has_settled:
         n_iter += 1
@@ -131,11 +131,11 @@ def iterate(
         # A cluster of one point may just have lost it to an empty one: its center stays.
         means = (sums / np.maximum(counts, 1)).astype(np.float32)
         moved = np.where(counts > 0, means, centers)  # (c, d)
-        shift = measure_pairs(moved, centers, np.arange(len(centers))).sum()
+        shift = _measure_to_own(moved, centers, every).sum()
         previous, centers = assigned.labels.copy(), moved
         assigned.renew(centers)
         has_settled = shift <= max_shift or np.array_equal(assigned.labels, previous)
-    inertia = measure_pairs(points, centers, assigned.labels).sum()
+    inertia = _measure_to_own(points, centers, assigned.labels).sum()
     return Run(float(inertia), n_iter, centers)
 
 
@@ -241,9 +241,17 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
     return torch._int_mm(padded, right.T)[: len(left)]
 
 
+def _measure_to_own(
+    points: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Squared distance ``(n,)`` of each point to the center of its label."""
+    squared: NDArray[np.float64] = measure_pairs(points, np.arange(len(points)), centers, labels)
+    return squared
+
+
 def _measure_ways(before: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far each center ``(c, d)`` is from where it was, from above: shape ``(c,)``."""
-    squared = measure_pairs(before, centers, np.arange(len(centers)))  # (c,)
+    squared = _measure_to_own(before, centers, np.arange(len(centers)))  # (c,)
     return np.sqrt(squared).astype(np.float32) * MORE
 
 
@@ -257,7 +265,7 @@ def _fill_empty(
     filled = labels.copy()
     empty = np.flatnonzero(np.bincount(labels, minlength=len(centers)) == 0)  # (e,)
     if len(empty):
-        squared = measure_pairs(points, centers, labels)  # (n,)
+        squared = _measure_to_own(points, centers, labels)  # (n,)
         squared[known_labels >= 0] = -1.0  # no empty cluster may take them
         filled[np.argsort(-squared, kind="stable")[: len(empty)]] = empty
     return filled

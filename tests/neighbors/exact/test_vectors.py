@@ -61,7 +61,7 @@ def test_a_distance_is_added_in_one_order_everywhere(n_dims: int) -> None:
     left, right = np.arange(39), np.arange(1, 40)
     squares = (features[left].astype(np.float64) - features[right]) ** 2  # (p, d)
     expected = np.array([sum_plainly(row) for row in squares.tolist()])
-    np.testing.assert_array_equal(measure_pairs(features, left, right), expected)
+    np.testing.assert_array_equal(measure_pairs(features, left, features, right), expected)
     np.testing.assert_array_equal(sum_in_order(torch.from_numpy(squares)).numpy(), expected)
     if n_dims == 768:
         assert (squares.sum(1) != expected).any()

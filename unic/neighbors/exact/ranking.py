@@ -252,7 +252,8 @@ class ExactRows:
     def _squared_distances(self, left: Tensor, right: Tensor) -> Tensor:
         """Squared distances ``(p,)`` float64 of pairs of images, as defined by this class."""
         if self._features.device.type == self._device.type == "cpu":
-            found = measure_pairs(self._features.numpy(), left.numpy(), right.numpy())
+            features = self._features.numpy()
+            found = measure_pairs(features, left.numpy(), features, right.numpy())
             return torch.from_numpy(found)
         n_pairs = max(1, _PAIR_ENTRIES // self._features.shape[1])
         squared = torch.empty(len(left), dtype=torch.float64, device=left.device)  # (p,)

@@ -134,20 +134,21 @@ def pack(values, to_values, to_places):
 
 
 @njit(parallel=True, cache=True)
-def measure_pairs(features, left, right):
-    """Squared distances ``(p,)`` of pairs of images, as :func:`squared_distance` defines them.
+def measure_pairs(features, left, others, right):
+    """Squared distances ``(p,)`` of pairs of rows, as :func:`squared_distance` defines them.
 
     Args:
         features: Shape ``(n, d)``, float32, C-contiguous.
-        left: Shape ``(p,)``, int64.
-        right: Shape ``(p,)``, int64.
+        left: Shape ``(p,)``, int64, rows of these.
+        others: Shape ``(m, d)``, the same or others.
+        right: Shape ``(p,)``, int64, rows of those.
     """
     squared = np.empty(len(left))
     n_parts = -(-len(left) // _PART_PAIRS)
     for part in prange(n_parts):
         sums = np.empty(SUMS)
         for pair in range(part * _PART_PAIRS, min((part + 1) * _PART_PAIRS, len(left))):
-            squared[pair] = squared_distance(features[left[pair]], features[right[pair]], sums)
+            squared[pair] = squared_distance(features[left[pair]], others[right[pair]], sums)
     return squared
 
 
