@@ -120,6 +120,11 @@ def compile_network(
     return _Torch(network, probe, engine)
 
 
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, as a share of the largest number."""
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
 class _Torch:
     def __init__(self, network: nn.Module, probe: Tensor, engine: Engine) -> None:
         self._is_on_cpu = engine.device.type == "cpu"
@@ -140,8 +145,8 @@ class _Torch:
 
 @torch.no_grad()
 def _fold(network: nn.Module, probe: Tensor) -> nn.Module:
-    folded, expected = fold_norms(network, probe), network(probe)
-    error = float((folded(probe) - expected).abs().max() / expected.abs().max())
+    folded = fold_norms(network, probe)
+    error = _difference(folded(probe), network(probe))
     if error < _TOLERANCES[torch.float32]:
         return folded
     logger.info("normalizations are not folded: that would change numbers by %.1e", error)
@@ -183,7 +188,7 @@ class _OpenVINO:
         with torch.no_grad():
             expected = network(probe).float()
         self._shape = tuple(expected.shape[1:])
-        difference = float((self(probe) - expected).abs().max() / expected.abs().max())
+        difference = _difference(self(probe), expected)
         is_finite = bool(expected.isfinite().all())  # else who reads the features says so
         if is_finite and not difference < _TOLERANCES[precision]:
             raise ValueError(

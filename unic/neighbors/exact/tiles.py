@@ -27,11 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 _GIVE_UP = 0.5  # share of unsettled rows in the first block at which a pass is not worth it
-
-
-_MOST_DOUBTFUL = 0.1  # share of the images whose fine digits are multiplied one by one
-
-
+_MOST_IN_DOUBT = 0.1  # share of the images whose fine digits are multiplied one by one
 _Settled = tuple[Ranked, NDArray[np.int64]]
 
 
@@ -221,7 +217,7 @@ class TilePass:
         # Beyond the k sought, as many as the error of the screening may put before them.
         n_more = 64 + 2 * self._n_listed if precision == "int8" else 16
         self._n_kept = self._n_listed + n_more
-        is_fused = precision != "float32" and has_microkernel() and share < _MOST_DOUBTFUL
+        is_fused = precision != "float32" and has_microkernel() and share < _MOST_IN_DOUBT
         logger.info(
             "products in %s are %s, %.1f %% of them in doubt",
             precision,
@@ -254,13 +250,19 @@ class TilePass:
                 is_sought = block < other < n_sought
                 is_shared = is_sought and (block > 0 or self._screen.fills_columns)
                 wait = partial(turns.wait, block, other)
-                start = rows.start
-                seen = Seen(columns.start, start if is_shared else 0)
-                tile, kept_here = self._screen.tile, (kept, start, seen, room)
-                tile(rows, columns, *kept_here, is_for_columns=is_shared, wait=wait)
+                seen = Seen(columns.start, rows.start if is_shared else 0)
+                self._screen.tile(
+                    *(rows, columns, kept, rows.start, seen, room),
+                    is_for_columns=is_shared,
+                    wait=wait,
+                )
                 if is_sought and not is_shared:
-                    kept_here = (kept, columns.start, Seen(start, 0), room)
-                    tile(columns, rows, *kept_here, is_for_columns=False, wait=wait)
+                    seen = Seen(rows.start, 0)
+                    self._screen.tile(
+                        *(columns, rows, kept, columns.start, seen, room),
+                        is_for_columns=False,
+                        wait=wait,
+                    )
                 turns.finish(block, other)
                 progress.update()
             return self._settle(np.arange(rows.start, min(rows.stop, n_rows)), rows.start, kept)
