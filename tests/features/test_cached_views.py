@@ -12,6 +12,7 @@ from torch import Tensor
 
 import unic.features.cached_views
 import unic.storage.row_files
+from tests.features.backbones import make_backbone
 from unic.features.cached_views import CachedViews, extract_tokens
 from unic.features.frozen import FrozenBackbone
 from unic.features.token_layout import TokenLayout
@@ -19,7 +20,7 @@ from unic.images.augmentations import choose_augmentation
 from unic.images.images import ArrayImages
 from unic.images.loaders import ViewLoader
 from unic.images.views import View
-from unic.models.backbones import Backbone, load_backbone
+from unic.models.backbones import Backbone
 from unic.models.engines import Engine
 from unic.models.trunk_output import TrunkOutput
 from unic.storage.digests import image_digest
@@ -52,20 +53,6 @@ def make_loader(
     pixels = np.random.default_rng(0).integers(0, 255, (N_IMAGES, 32, 32, 3), dtype=np.uint8)
     view = View(image_size=32, crop_pct=1.0, mean=(0.5,) * 3, std=(0.2,) * 3)
     return kind(ArrayImages(IDS, pixels), view, augmentation=choose_augmentation(augmentation))
-
-
-def make_backbone(
-    name: str = "test_vit", *, all_tokens: bool = False, is_frozen: bool = False
-) -> Backbone:
-    options = {"img_size": 32} if name == "test_vit" else {}
-    return load_backbone(
-        name,
-        weights="random",
-        options=options,
-        image_size=32,
-        all_tokens=all_tokens,
-        is_frozen=is_frozen,
-    )
 
 
 def extract(header: Path, backbone: Backbone, **changes: Any) -> TokenLayout:

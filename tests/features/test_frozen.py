@@ -6,24 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.features.backbones import make_backbone
 from unic.features.frozen import FrozenBackbone
-from unic.models.backbones import Backbone, load_backbone
+from unic.models.backbones import Backbone
 from unic.models.engines import Engine
 
 CPU = torch.device("cpu")
 NAMES = ["test_vit", "test_resnet"]  # with and without a path for the class token alone
-
-
-def make_backbone(name: str, *, all_tokens: bool = False, is_frozen: bool = False) -> Backbone:
-    options = {"img_size": 32} if name == "test_vit" else {}
-    return load_backbone(
-        name,
-        weights="random",
-        options=options,
-        image_size=32,
-        all_tokens=all_tokens,
-        is_frozen=is_frozen,
-    )
 
 
 def images() -> Tensor:

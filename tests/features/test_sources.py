@@ -5,19 +5,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.features.backbones import make_backbone
 from tests.training.colors import N_IMAGES, make_loader
 from unic.features.extraction import extract_features
 from unic.features.sources import FreshViews, FrozenFeatures, TrunkSource
-from unic.models.backbones import Backbone, load_backbone
+from unic.models.backbones import Backbone
 
 CPU = torch.device("cpu")
 ROWS = [np.array([[3, 0, 7], [3, 5, 1]]), np.array([[60, 2], [9, 9]])]
-
-
-def make_backbone(*, is_frozen: bool = False) -> Backbone:
-    return load_backbone(
-        "test_vit", weights="random", options={"img_size": 32}, image_size=32, is_frozen=is_frozen
-    )
 
 
 def fresh(
