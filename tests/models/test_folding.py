@@ -53,6 +53,11 @@ def test_a_folded_network_is_the_same_function(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+def test_a_network_without_normalizations_is_not_copied() -> None:
+    network = timm.create_model("test_vit", num_classes=0, img_size=64).double().eval()
+    assert fold_norms(network, images()) is network
+
+
 class _Shared(nn.Module):
     """A convolution that two normalizations read, and one that is called twice."""
 

@@ -146,6 +146,8 @@ class _Torch:
 @torch.no_grad()
 def _fold(network: nn.Module, probe: Tensor) -> nn.Module:
     folded = fold_norms(network, probe)
+    if folded is network:
+        return network
     error = _difference(folded(probe), network(probe))
     if error < _TOLERANCES[torch.float32]:
         return folded

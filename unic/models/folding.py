@@ -19,9 +19,11 @@ def fold_norms(network: nn.Module, probe: Tensor) -> nn.Module:
         probe: What it is run on, shape ``(b, 3, s, s)``.
 
     Returns:
-        The copy; the network itself is left as it is. Convolutions whose results are normalized
-        elsewhere too, or not at all, stay.
+        The copy; the network itself is left as it is, and given where it has no such normalization.
+        Convolutions whose results are normalized elsewhere too, or not at all, stay.
     """
+    if not any(isinstance(module, _BatchNorm) for module in network.modules()):
+        return network
     folded = copy.deepcopy(network).eval()
     pairs = _find_pairs(folded, probe)
     for convolution, norm in pairs:
