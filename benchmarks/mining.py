@@ -24,13 +24,13 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from benchmarks import devices
+from unic.neighbors.exact.operand import has_fast_digits
 from unic.neighbors.far_sets import FarPool
 from unic.neighbors.mining import Neighbors, mine_neighbors
 from unic.neighbors.negatives import index_negatives
-from unic.runtime.devices import has_int8
 
 N_NEGATIVES = 64
-PRECISIONS = ["float32"] + ["int8"] * has_int8()
+PRECISIONS = ["float32"] + ["int8"] * has_fast_digits()
 
 
 def clustered(n_images: int, n_dims: int, part: int = 0) -> NDArray[np.float32]:
@@ -132,7 +132,7 @@ def measure(n_images: int, arguments: argparse.Namespace) -> dict[str, float]:
     times["scikit-learn"] = seconds(lambda: brute.kneighbors(features[:few])) * n_images / few
     times["faiss far rank"] = by_faiss(far_rank, few)
     passes: dict[str, dict[str, Any]] = {"float32": {"precision": "float32"}}
-    if has_int8():
+    if has_fast_digits():
         passes |= {"int8": {}, "int8 bound": {"far_bound": True}}
     for name, settings in passes.items():
         start = time.process_time()

@@ -5,15 +5,15 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from unic.neighbors.exact.operand import has_fast_digits
 from unic.neighbors.exact.ranking import ExactRows
 from unic.neighbors.exact.vectors import has_microkernel
 from unic.neighbors.mining import MiningStats, Neighbors, mine_neighbors
-from unic.runtime.devices import has_int8
 from unic.training.pairs import NegativeSampler
 
-PRECISIONS = ("int8", "int16", "float32") if has_int8() else ("float32",)
-needs_microkernel = pytest.mark.skipif(not has_microkernel(), reason="no AVX-512 VNNI")
-needs_int8 = pytest.mark.skipif(not has_int8(), reason="no fast int8 products")
+PRECISIONS = ("int8", "int16", "float32") if has_fast_digits() else ("float32",)
+needs_microkernel = pytest.mark.skipif(not has_microkernel(), reason="neither VNNI nor AVX2")
+needs_int8 = pytest.mark.skipif(not has_fast_digits(), reason="no fast int8 products")
 
 
 def random_features(n_images: int, n_dims: int) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from unic.neighbors.exact.finished_rows import FinishedRows
-from unic.neighbors.exact.operand import Precision
+from unic.neighbors.exact.operand import Precision, has_fast_digits
 from unic.neighbors.exact.panels import rank_panels
 from unic.neighbors.exact.ranking import ExactRows, Ranked, check_spread
 from unic.neighbors.exact.specials import find_specials
@@ -17,7 +17,7 @@ from unic.neighbors.exact.tiles import rank_rows
 from unic.neighbors.exact.vectors import measure_row
 from unic.neighbors.faiss import FaissEngine, search
 from unic.neighbors.metric import check_features
-from unic.runtime.devices import MAX_INT8_DIMS, has_int8
+from unic.runtime.devices import MAX_INT8_DIMS
 from unic.storage.digests import code_digest
 
 logger = logging.getLogger(__name__)
@@ -100,8 +100,8 @@ def mine_neighbors(
         block_size: Rows of the distance matrix held at a time; by default what suits the device.
         engine: ``exact``, or an approximate or exact search of faiss for the neighbors; the far
             radius is exact in all cases and takes the full pass.
-        precision: Of the products on a CPU. ``auto`` takes int8 where the processor has units for
-            it, and int16 if an exact far radius is asked for, which int8 cannot tell; else
+        precision: Of the products on a CPU. ``auto`` takes int8 where the processor multiplies
+            bytes fast, and int16 if an exact far radius is asked for, which int8 cannot tell; else
             float32.
         far_bound: Whether a bound of the far radius from above will do: what is farther is beyond
             the far rank with certainty, but some images beyond it are not farther. With int8
@@ -365,7 +365,7 @@ def _choose_precision(
     precision: Literal["auto"] | Precision, far_rank: int | None, far_bound: bool, n_dims: int
 ) -> Precision:
     if precision == "auto":
-        if not has_int8() or n_dims > MAX_INT8_DIMS:
+        if not has_fast_digits() or n_dims > MAX_INT8_DIMS:
             return "float32"
         return "int8" if far_rank is None or far_bound else "int16"
     if precision not in get_args(Precision):
@@ -374,10 +374,10 @@ def _choose_precision(
         raise ValueError(
             f"precision must be float32 above {MAX_INT8_DIMS} dims, got {precision} and {n_dims}"
         )
-    if precision != "float32" and not has_int8():
+    if precision != "float32" and not has_fast_digits():
         raise ValueError(
-            "precision must be float32 on a processor without fast int8 products (VNNI, AMX), "
-            f"got {precision}"
+            "precision must be float32 on a processor without fast int8 products (VNNI, AMX or "
+            f"AVX2), got {precision}"
         )
     if precision == "int8" and far_rank is not None and not far_bound:
         raise ValueError(

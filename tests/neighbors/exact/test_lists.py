@@ -24,7 +24,7 @@ from unic.neighbors.exact.lists import (
     order_statistic,
     scan,
 )
-from unic.neighbors.exact.operand import Operand
+from unic.neighbors.exact.operand import BASE, Operand
 from unic.neighbors.exact.threads import Room
 from unic.neighbors.exact.tiles import FusedScreen, Lists, Screen, Seen, WrittenScreen
 
@@ -83,7 +83,7 @@ class Read:
         if has_fine:
             self.high = generator.integers(-9, 10, size=self.high.shape).astype(np.int32)
             self.low = generator.integers(-99, 100, size=self.high.shape).astype(np.int32)
-        self.weight = np.float32(1 / 254)
+        self.weight = np.float32(1 / BASE)
 
     def scan(
         self,

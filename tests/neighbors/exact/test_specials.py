@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.rank_reference import assert_same, reference
+from unic.neighbors.exact.operand import has_fast_digits
 from unic.neighbors.exact.panels import rank_panels
 from unic.neighbors.exact.ranking import Ranked
 from unic.neighbors.exact.specials import find_specials
 from unic.neighbors.far_pairs import FarPairs
 from unic.neighbors.mining import mine_neighbors
-from unic.runtime.devices import has_int8
 
-PRECISIONS = ("int16", "float32") if has_int8() else ("float32",)
-needs_int8 = pytest.mark.skipif(not has_int8(), reason="no fast int8 products")
+PRECISIONS = ("int16", "float32") if has_fast_digits() else ("float32",)
+needs_int8 = pytest.mark.skipif(not has_fast_digits(), reason="no fast int8 products")
 
 
 def whole_numbers(n_images: int, n_dims: int, *, seed: int = 0) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from llvmlite import binding
 from numba import njit
 
 from tests.rank_reference import needs_microkernel
@@ -13,7 +14,9 @@ from unic.neighbors.exact.vectors import (
     DEPTH,
     GROUP,
     LANES,
+    LARGEST,
     PANEL,
+    STRIP,
     SUMS,
     count_bits,
     fine_product,
@@ -75,22 +78,23 @@ def test_compiles_for_processors_without_wide_vectors(processor: str) -> None:
         "import numpy as np; from unic.neighbors.exact.vectors import pack;"
         "values = np.full(32, np.nan, dtype=np.float32); values[[3, 20]] = 1.5, -2;"
         "packed, places = np.empty(48, dtype=np.float32), np.empty(48, dtype=np.int32);"
-        "count = pack(values, packed, places); print(packed[:count], places[:count])"
+        "count = pack(values, packed, places); print(packed[:count], places[:count]);"
+        "from unic.neighbors.exact.vectors import has_microkernel; print(has_microkernel())"
     )
     environment = os.environ | {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
     run = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
-    assert run.stdout == "[ 1.5 -2. ] [ 3 20]\n", run.stderr
+    assert run.stdout == "[ 1.5 -2. ] [ 3 20]\nFalse\n", run.stderr
 
 
 # The micro-kernel
 
 
 def make_digits(n_images: int, n_dims: int) -> np.ndarray:
-    digits = np.random.default_rng(n_dims).integers(-127, 128, (n_images, n_dims))
-    digits[0] = 127  # the extremes
-    digits[-1] = -127
+    digits = np.random.default_rng(n_dims).integers(-LARGEST, LARGEST + 1, (n_images, n_dims))
+    digits[0] = LARGEST  # the extremes
+    digits[-1] = -LARGEST
     return digits.astype(np.int8)
 
 
@@ -126,13 +130,13 @@ def take_bits(mask):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_panels_hold_columns_as_unsigned_bytes(shape: tuple[int, int, int]) -> None:
+def test_panels_hold_columns_in_strips(shape: tuple[int, int, int]) -> None:
     _, n_columns, n_dims = shape
     digits = make_digits(n_columns, n_dims)
     panels = pack_panels(digits)
     assert panels.ctypes.data % 64 == 0
-    unpacked = panels.reshape(-1, -(-n_dims // DEPTH), PANEL, DEPTH).transpose(0, 2, 1, 3)
-    unpacked = unpacked.reshape(-(-n_columns // PANEL) * PANEL, -1).astype(np.int64) - 128
+    unpacked = panels.reshape(-1, -(-n_dims // DEPTH), STRIP, DEPTH).transpose(0, 2, 1, 3)
+    unpacked = unpacked.reshape(-(-n_columns // PANEL) * PANEL, -1).astype(np.int64) - LARGEST
     np.testing.assert_array_equal(unpacked[:n_columns, :n_dims], digits)
     assert not unpacked[n_columns:].any()
     assert not unpacked[:, n_dims:].any()
@@ -161,6 +165,29 @@ def test_fine_products_are_exact(n_dims: int) -> None:
         for right in range(9):
             start = packed.fine_starts[left]
             assert multiply_fine(digits, n_dims, left, right, start) == expected[left, right]
+
+
+@pytest.mark.parametrize(
+    "features", ["avx2", "avx2,avxvnni", "avx512vl,avx512vnni"], ids=lambda names: names
+)
+def test_products_of_other_instructions_are_exact(features: str) -> None:
+    names, has = features.split(","), binding.get_host_cpu_features()
+    if not all(has.get(name, False) for name in names):
+        pytest.skip(f"no {features}")
+    settings = ",".join(f"+{name}" for name in names)
+    environment = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": settings}
+    tests = [
+        f"{__file__}::{name}"
+        for name in ("test_products_are_exact", "test_fine_products_are_exact")
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "11 passed" in run.stdout
 
 
 def test_bits_are_taken_from_the_lowest_on() -> None:

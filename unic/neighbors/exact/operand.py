@@ -13,17 +13,24 @@ from numpy.typing import NDArray
 from unic.neighbors.exact import lists
 from unic.neighbors.exact.specials import Specials
 from unic.neighbors.exact.threads import Room
+from unic.neighbors.exact.vectors import LARGEST, has_microkernel
+from unic.runtime.devices import has_int8
 
 Precision = Literal["int8", "int16", "float32"]
 BLOCK_SIZE = 768  # rows and columns of a tile: 2.4 MB of products
 _TIMED_IMAGES = 8192  # from which on it pays to time the libraries
 _PREPARED_ROWS = 4096  # centered in float64 at a time
 _FLOAT32 = 2.0**-24  # relative error of rounding to nearest
+_EXACT_DIMS = 1024  # of products up to 127^2, whose sum float32 holds exactly
 _SAMPLED_ROWS = 32  # in which doubtful images are counted
 _MOST_DOUBTFUL = 1024  # that windows have room for: 16 KB a row
 _TINY = np.finfo(np.float32).tiny  # below, a row is of zeros as far as digits go
-_LARGEST = 127  # of an int8 digit, with either sign
-BASE = 254  # of digits from -127 to 127: the finer one is worth a 254th of the coarser
+BASE = 2 * LARGEST  # the finer digit is worth so much less than the coarser
+
+
+def has_fast_digits() -> bool:
+    """Whether a library or the micro-kernel multiplies digits faster than float32 numbers."""
+    return has_int8() or has_microkernel()
 
 
 class Operand:
@@ -34,9 +41,10 @@ class Operand:
     float32; ``M = max |a_j|``. Sought is the order of ``x_ij = |a_j|^2 / 2 - a_i . a_j``; computed
     is ``v_ij = fl(fl(|a_j|^2 / 2) - g_ij)``, where ``g_ij`` stands for the product.
 
-    ``int8`` has ``a' = s q`` with whole numbers ``q`` from -127 to 127 and a scale ``s`` of each
-    image; ``g_ij = s_i s_j (q_i . q_j)``. ``int16`` has a second digit, ``a' = s (q + p / 254)``;
-    ``g_ij = s_i s_j (q_i . q_j + (q_i . p_j + p_i . q_j) / 254)``, three times the work.
+    ``int8`` has ``a' = s q`` with whole numbers ``q`` from ``-t`` to ``t`` and a scale ``s`` of
+    each image; ``g_ij = s_i s_j (q_i . q_j)``. ``int16`` has a second digit, ``a' = s (q + p /
+    2t)``; ``g_ij = s_i s_j (q_i . q_j + (q_i . p_j + p_i . q_j) / 2t)``, three times the work. As
+    a rule ``t = 127``; see :mod:`unic.neighbors.exact.vectors` for where it is 90.
     ``float32`` has ``a' = fl(a)``.
 
     Bound: ``v_ij - x_ij <= e_ij`` and ``x_ij - v_ij <= e_ij + 8 u |a_j|^2 / 2``, where
@@ -47,8 +55,8 @@ class Operand:
     (a_i - a'_i) . a_j + a'_i . (a_j - a'_j)`` gives ``r_i |a_j| + |a'_i| r_j``, where
     ``|a'_i| <= |a_i| + r_i``: ``norms`` are ``|a| + r / 2``, which gives half of ``r_i r_j`` to
     either side. Whole numbers are multiplied and added up without error, as ``d`` is at most 2^16.
-    ``int16`` leaves out ``s_i s_j (p_i . p_j) / 254^2``, at most ``l_i l_j`` with
-    ``l = s |p| / 254``; for ``k = max l / |a|`` that is at most ``k (l_i |a_j| + |a_i| l_j) / 2``.
+    ``int16`` leaves out ``s_i s_j (p_i . p_j) / (2t)^2``, at most ``l_i l_j`` with
+    ``l = s |p| / 2t``; for ``k = max l / |a|`` that is at most ``k (l_i |a_j| + |a_i| l_j) / 2``.
     ``float32`` adds up ``d`` rounded products in any order, which is off by at most ``d u / (1 -
     d u) |a'_i| |a'_j|`` (Higham, Accuracy and Stability of Numerical Algorithms, Section 3.1):
     half of it goes to each of ``errors[i]`` and ``errors[j]``.
@@ -198,11 +206,27 @@ class Operand:
         elif self.matrix.dtype == torch.float32:
             torch.mm(left, right.T, out=high)
         else:
-            torch._int_mm(left[:, :n_dims], right[:, :n_dims].T, out=high)
+            _multiply_digits(left[:, :n_dims], right[:, :n_dims], high)
         if self._has_fine:
             swapped = room.swapped(right)  # (c, 2 d)
-            torch._int_mm(left, swapped.T, out=low)
+            _multiply_digits(left, swapped, low)
         return high, low
+
+
+def _multiply_digits(left: torch.Tensor, right: torch.Tensor, products: torch.Tensor) -> None:
+    """Fill ``(b, c)`` int32 with exact products of ``(b, d)`` and ``(c, d)``, int8.
+
+    Where the library's products of bytes saturate, those of float32 are exact over few dims.
+    """
+    if has_int8():
+        torch._int_mm(left, right.T, out=products)
+        return
+    products.zero_()
+    for start in range(0, left.shape[1], _EXACT_DIMS):
+        dims = slice(start, start + _EXACT_DIMS)
+        for first in range(0, len(right), _PREPARED_ROWS):
+            columns = slice(first, first + _PREPARED_ROWS)
+            products[:, columns] += (left[:, dims].float() @ right[columns, dims].float().T).int()
 
 
 def _center(
@@ -256,7 +280,7 @@ def _write_digits(
         for dim in range(n_dims):
             largest = max(largest, abs(rest[dim]))
         lengths[0, place] = np.sqrt(squared)
-        unit = np.nextafter(np.float32(largest / _LARGEST), np.float32(np.inf))
+        unit = np.nextafter(np.float32(largest / LARGEST), np.float32(np.inf))
         unit = unit if unit >= _TINY else np.float32(1)  # no digit exceeds the largest
         scales[place] = unit
         step, squared = np.float64(unit), 0.0

@@ -16,12 +16,14 @@ from unic.neighbors.exact.ranking import Ranked
 from unic.neighbors.exact.specials import Specials
 from unic.neighbors.exact.threads import Room, Turns, in_threads, single_threaded_products
 from unic.neighbors.exact.vectors import (
+    INSTRUCTIONS,
     PANEL,
     PackedRows,
     has_microkernel,
     pack_panels,
     pack_rows,
 )
+from unic.runtime.devices import has_int8
 
 logger = logging.getLogger(__name__)
 
@@ -217,14 +219,14 @@ class TilePass:
         # Beyond the k sought, as many as the error of the screening may put before them.
         n_more = 64 + 2 * self._n_listed if precision == "int8" else 16
         self._n_kept = self._n_listed + n_more
-        is_fused = precision != "float32" and has_microkernel() and share < _MOST_IN_DOUBT
+        self.is_fused = precision != "float32" and has_microkernel() and share < _MOST_IN_DOUBT
         logger.info(
             "products in %s are %s, %.1f %% of them in doubt",
             precision,
-            "compared in registers" if is_fused else "written to memory",
+            f"compared in registers by {INSTRUCTIONS.name}" if self.is_fused else "written",
             100 * share,
         )
-        self._screen: Screen = FusedScreen(operand) if is_fused else WrittenScreen(operand)
+        self._screen: Screen = FusedScreen(operand) if self.is_fused else WrittenScreen(operand)
 
     def triangle(self, n_rows: int) -> Iterator[_Settled]:
         """Rank the first ``n_rows`` images of the operand, by tiles on and above the diagonal.
@@ -413,8 +415,13 @@ def rank_rows(
     with single_threaded_products():
         if is_triangle:
             order = np.concatenate([order[is_sought[order]], order[~is_sought[order]]])
-        operand = Operand(features, order, precision)
-        tiles = TilePass(operand, specials, precision, n_neighbors, far_rank, block_size)
+        settings = (n_neighbors, far_rank, block_size)
+        tiles = TilePass(Operand(features, order, precision), specials, precision, *settings)
+        if precision == "int16" and not (tiles.is_fused or has_int8()):
+            logger.info("int16 leaves too much in doubt: float32 is faster on this processor")
+            del tiles  # and its digits
+            precision = "float32"
+            tiles = TilePass(Operand(features, order, precision), specials, precision, *settings)
         places = np.flatnonzero(is_sought[order])  # in a triangle the first ones
         blocks = tiles.triangle(len(rows)) if is_triangle else tiles.rectangle(places)
         for ranked, missing in blocks:

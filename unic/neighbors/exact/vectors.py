@@ -1,20 +1,21 @@
 """Vector instructions that a compiler does not find by itself, and distances in float64.
 
-A micro-kernel multiplies 6 rows of bytes with a panel of 64 columns in 24 vectors of sums, by an
-instruction of AVX-512 VNNI that adds four products of an unsigned and a signed byte to each sum.
-Columns are therefore packed as ``q + 128``; what this adds, 128 times the sum of the row's digits,
-is what sums start from.
+A micro-kernel multiplies 6 rows of bytes with strips of columns whose sums stay in registers. With
+AVX-512 VNNI a strip is a panel of 64 columns; an instruction adds four products of an unsigned and
+a signed byte to each sum. Columns are therefore packed as ``q + 127``; what this adds, 127 times
+the sum of the row's digits, is what sums start from. AVX2 adds two such products up in int16, which
+must hold them: its digits are those from -90 to 90, as ``2 * 180 * 90 < 2^15``.
 """
 
 from contextlib import nullcontext
-from functools import cache
 from typing import NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -22,17 +23,54 @@ LANES = 16  # float32 numbers of a vector
 SUMS = 32  # partial sums of a distance
 GROUP = 6  # rows of the micro-kernel
 PANEL = 64  # columns of the micro-kernel, as many as a mask has bits
-DEPTH = 4  # dims of one instruction
-_VECTORS = PANEL // LANES
-_OFFSET = 128  # from signed to unsigned bytes
-_BYTES = 64  # of a vector
+DEPTH = 4  # dims whose products are added to a sum at once
+_ALIGNED = 64  # bytes that panels start at a multiple of
 
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _INTS = ir.VectorType(_INT, LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _PART_PAIRS = 1024  # measured by a thread at a time
 
-_PACKS_AT_ONCE = binding.get_host_cpu_features().get("avx512f", False)
+
+class Instructions(NamedTuple):
+    """How a processor multiplies bytes and adds the products up."""
+
+    name: str
+    needs: tuple[str, ...]  # features of the processor, as LLVM calls them
+    multiply: str  # the intrinsic
+    add_pairs: str | None  # another, of pairs of int16, where the first does not add to sums
+    largest: int  # digit that no sum saturates with, with either sign
+    lanes: int  # int32 sums of a vector
+    strip: int  # columns whose sums are held at once
+
+
+_VNNI = "llvm.x86.avx512.vpdpbusd"
+_BY_RATE = (
+    Instructions(
+        "AVX-512 VNNI", ("avx512f", "avx512bw", "avx512vnni"), f"{_VNNI}.512", None, 127, 16, 64
+    ),
+    Instructions("AVX-VNNI", ("avx2", "avxvnni"), f"{_VNNI}.256", None, 127, 8, 16),
+    Instructions("AVX-VNNI", ("avx512vl", "avx512vnni"), f"{_VNNI}.256", None, 127, 8, 16),
+    Instructions(
+        "AVX2", ("avx2",), "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", 90, 8, 16
+    ),
+)
+
+
+def _target_features() -> set[str]:
+    """What numba compiles for: the host, unless its settings say otherwise."""
+    settings = numba.config.CPU_FEATURES
+    if settings is None:
+        settings = get_host_cpu_features()
+    is_there = {setting.strip()[1:]: "+" in setting for setting in settings.split(",")}
+    return {name for name in is_there if is_there[name]}
+
+
+_FEATURES = _target_features()
+_FOUND = [found for found in _BY_RATE if _FEATURES.issuperset(found.needs)]
+INSTRUCTIONS = _FOUND[0] if _FOUND else _BY_RATE[0]
+LARGEST, STRIP = INSTRUCTIONS.largest, INSTRUCTIONS.strip
+_PACKS_AT_ONCE = "avx512f" in _FEATURES
 
 
 @intrinsic
@@ -199,13 +237,9 @@ def squared_distance(left, right, sums):
     return sums[0]
 
 
-@cache
 def has_microkernel() -> bool:
-    """Whether the processor that is compiled for has AVX-512 VNNI."""
-    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
-        return False
-    features = binding.get_host_cpu_features()
-    return all(features.get(name, False) for name in ("avx512f", "avx512bw", "avx512vnni"))
+    """Whether the processor that is compiled for has instructions that are worth it."""
+    return bool(_FOUND)
 
 
 class PackedRows(NamedTuple):
@@ -224,28 +258,28 @@ def pack_panels(digits: NDArray[np.int8]) -> NDArray[np.uint8]:
         digits: Shape ``(n, d)``.
 
     Returns:
-        Flat, of shape ``(n / 64, d / 4, 64, 4)``, rounded up; where it starts is a multiple of 64
-        bytes.
+        Flat, of shape ``(n / strip, d / 4, strip, 4)``, ``n`` rounded up to a multiple of 64 and
+        ``d`` to one of 4; where it starts is a multiple of 64 bytes.
     """
     n_columns, n_dims = digits.shape
-    n_panels, n_steps = -(-n_columns // PANEL), -(-n_dims // DEPTH)
-    size = n_panels * n_steps * PANEL * DEPTH
-    room = np.empty(size + _BYTES, dtype=np.uint8)
-    start = -room.ctypes.data % _BYTES
+    n_strips, n_steps = -(-n_columns // PANEL) * (PANEL // STRIP), -(-n_dims // DEPTH)
+    size = n_strips * n_steps * STRIP * DEPTH
+    room = np.empty(size + _ALIGNED, dtype=np.uint8)
+    start = -room.ctypes.data % _ALIGNED
     panels = room[start : start + size]
-    _fill_panels(digits, panels.reshape(n_panels, n_steps, PANEL, DEPTH))
+    _fill_strips(digits, panels.reshape(n_strips, n_steps, STRIP, DEPTH))
     return panels
 
 
 @njit(nogil=True, cache=True)
-def _fill_panels(digits, panels):
-    for panel in range(len(panels)):
-        panels[panel] = _OFFSET
-        first = panel * PANEL
-        for column in range(first, min(first + PANEL, len(digits))):
+def _fill_strips(digits, strips):
+    for strip in range(len(strips)):
+        strips[strip] = LARGEST
+        first = strip * STRIP
+        for column in range(first, min(first + STRIP, len(digits))):
             for dim in range(digits.shape[1]):
-                value = np.uint8(digits[column, dim]) ^ np.uint8(_OFFSET)
-                panels[panel, dim // DEPTH, column - first, dim % DEPTH] = value
+                value = digits[column, dim] + LARGEST
+                strips[strip, dim // DEPTH, column - first, dim % DEPTH] = value
 
 
 @njit(nogil=True, cache=True)
@@ -265,10 +299,10 @@ def pack_rows(digits: NDArray[np.int8], n_dims: int, rows: NDArray[np.int64]) ->
         for dim in range(n_dims):
             packed[r // GROUP, dim // DEPTH, r % GROUP, dim % DEPTH] = digits[row, dim]
             total += digits[row, dim]
-        starts[r] = -_OFFSET * total
+        starts[r] = -LARGEST * total
         for dim in range(n_dims, digits.shape[1]):
             total += digits[row, dim]
-        fine_starts[r] = -_OFFSET * total
+        fine_starts[r] = -LARGEST * total
     return PackedRows(packed.reshape(packed.size), starts, fine_starts, rows)
 
 
@@ -295,12 +329,12 @@ class _Writer:
     def store(self, value, argument: int, offset) -> None:
         self.builder.store(value, self.pointer(argument, offset, value.type), align=4)
 
-    def splat(self, value):
+    def splat(self, value, lanes: int = LANES):
         """The same number in all lanes."""
-        kind = ir.VectorType(value.type, LANES)
-        none = ir.Constant(kind, ir.Undefined)
+        none = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
         one = self.builder.insert_element(none, value, ir.Constant(_INT, 0))
-        return self.builder.shuffle_vector(one, none, ir.Constant(_INTS, [0] * LANES))
+        places = ir.Constant(ir.VectorType(_INT, lanes), [0] * lanes)
+        return self.builder.shuffle_vector(one, none, places)
 
     def splat_from(self, argument: int, offset, member: int | None = None):
         return self.splat(self.load(argument, offset, ir.FloatType(), member))
@@ -318,6 +352,43 @@ class _Writer:
         return result
 
 
+class _Sums:
+    """Writes sums of products of unsigned and signed bytes, in vectors of int32."""
+
+    def __init__(self, builder) -> None:
+        self._builder, lanes = builder, INSTRUCTIONS.lanes
+        self.kind = ir.VectorType(_INT, lanes)
+        self.digits = ir.VectorType(_BYTE, DEPTH * lanes)
+        self._pairs = ir.VectorType(ir.IntType(16), 2 * lanes)
+
+    def add(self, sums, columns, rows):
+        """Add products of bytes, four to each sum.
+
+        Args:
+            sums: Of :attr:`kind`.
+            columns: Unsigned, of :attr:`digits`.
+            rows: Signed, of :attr:`digits`.
+        """
+        if INSTRUCTIONS.add_pairs is None:
+            operands = [self._builder.bitcast(digits, self.kind) for digits in (columns, rows)]
+            return self._call(INSTRUCTIONS.multiply, self.kind, sums, *operands)
+        pairs = self._call(INSTRUCTIONS.multiply, self._pairs, columns, rows)
+        ones = ir.Constant(self._pairs, [1] * self._pairs.count)
+        return self._builder.add(sums, self._call(INSTRUCTIONS.add_pairs, self.kind, pairs, ones))
+
+    def fold(self, sums):
+        """The sum of all lanes."""
+        return self._call(f"llvm.vector.reduce.add.v{self.kind.count}i32", _INT, sums)
+
+    def _call(self, name: str, kind, *operands):
+        function = cgutils.get_or_insert_function(
+            self._builder.module,
+            ir.FunctionType(kind, [operand.type for operand in operands]),
+            name,
+        )
+        return self._builder.call(function, operands)
+
+
 @intrinsic
 def multiply(typingctx, digits, first, panels, first_byte, n_steps, starts, row, products):
     """Products ``(6, 64)`` of a group of rows and a panel of columns, exact.
@@ -333,47 +404,47 @@ def multiply(typingctx, digits, first, panels, first_byte, n_steps, starts, row,
     signature = types.void(digits, long, panels, long, long, starts, long, products)
 
     def generate(context, builder, signature, arguments):
-        writer = _Writer(context, builder, signature, arguments)
+        writer, products = _Writer(context, builder, signature, arguments), _Sums(builder)
         _, first, _, first_byte, n_steps, _, row, _ = arguments
-        add_products = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(_INTS, [_INTS] * 3),
-            "llvm.x86.avx512.vpdpbusd.512",
-        )
         left = writer.pointer(0, first, _INT)
-        right = writer.pointer(2, first_byte, _INTS)
-        before = builder.block
-        sums = []
-        for r in range(GROUP):
-            start = writer.splat(writer.load(5, writer.shift(row, r), _INT))
-            sums += [start] * _VECTORS
-        loop, end = builder.append_basic_block("depth"), builder.append_basic_block("end")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        step = builder.phi(_LONG)
-        step.add_incoming(ir.Constant(_LONG, 0), before)
-        phis = [builder.phi(_INTS) for _ in sums]
-        for phi, start in zip(phis, sums, strict=True):
-            phi.add_incoming(start, before)
-        columns = []
-        for vector in range(_VECTORS):
-            place = writer.shift(builder.mul(step, ir.Constant(_LONG, _VECTORS)), vector)
-            columns.append(builder.load(builder.gep(right, [place]), align=_BYTES))
-        sums = []
-        for r in range(GROUP):
-            place = writer.shift(builder.mul(step, ir.Constant(_LONG, GROUP)), r)
-            digits = writer.splat(builder.load(builder.gep(left, [place]), align=1))
-            for vector in range(_VECTORS):
-                phi = phis[r * _VECTORS + vector]
-                sums.append(builder.call(add_products, [phi, columns[vector], digits]))
-        following = writer.shift(step, 1)
-        step.add_incoming(following, loop)
-        for phi, value in zip(phis, sums, strict=True):
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, n_steps), loop, end)
-        builder.position_at_end(end)
-        for number, value in enumerate(sums):
-            writer.store(value, 7, ir.Constant(_LONG, number * LANES))
+        lanes, n_vectors = INSTRUCTIONS.lanes, STRIP // INSTRUCTIONS.lanes
+        for strip in range(0, PANEL, STRIP):
+            offset = builder.mul(n_steps, ir.Constant(_LONG, strip * DEPTH))
+            right = writer.pointer(2, builder.add(first_byte, offset), products.digits)
+            before = builder.block
+            sums = []
+            for r in range(GROUP):
+                start = writer.splat(writer.load(5, writer.shift(row, r), _INT), lanes)
+                sums += [start] * n_vectors
+            loop, end = builder.append_basic_block("depth"), builder.append_basic_block("end")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            step = builder.phi(_LONG)
+            step.add_incoming(ir.Constant(_LONG, 0), before)
+            phis = [builder.phi(products.kind) for _ in sums]
+            for phi, start in zip(phis, sums, strict=True):
+                phi.add_incoming(start, before)
+            columns = []
+            for vector in range(n_vectors):
+                place = writer.shift(builder.mul(step, ir.Constant(_LONG, n_vectors)), vector)
+                columns.append(builder.load(builder.gep(right, [place]), align=DEPTH * lanes))
+            sums = []
+            for r in range(GROUP):
+                place = writer.shift(builder.mul(step, ir.Constant(_LONG, GROUP)), r)
+                digits = writer.splat(builder.load(builder.gep(left, [place]), align=1), lanes)
+                digits = builder.bitcast(digits, products.digits)
+                for vector in range(n_vectors):
+                    phi = phis[r * n_vectors + vector]
+                    sums.append(products.add(phi, columns[vector], digits))
+            following = writer.shift(step, 1)
+            step.add_incoming(following, loop)
+            for phi, value in zip(phis, sums, strict=True):
+                phi.add_incoming(value, loop)
+            builder.cbranch(builder.icmp_signed("<", following, n_steps), loop, end)
+            builder.position_at_end(end)
+            for number, value in enumerate(sums):
+                r, vector = divmod(number, n_vectors)
+                writer.store(value, 7, ir.Constant(_LONG, r * PANEL + strip + vector * lanes))
         return context.get_dummy_value()
 
     return signature, generate
@@ -548,7 +619,7 @@ def fine_product(typingctx, digits, left, right, n_dims, start):
         left: Where the one's start.
         right: Where the other's start.
         n_dims: Digits of either kind.
-        start: -128 times the sum of the one's digits.
+        start: -127 or -90 times the sum of the one's digits.
     """
     long = types.int64
     signature = types.int32(digits, long, long, long, types.int32)
@@ -556,57 +627,66 @@ def fine_product(typingctx, digits, left, right, n_dims, start):
     def generate(context, builder, signature, arguments):
         writer = _Writer(context, builder, signature, arguments)
         _, left, right, n_dims, start = arguments
-        digits = ir.VectorType(_BYTE, _BYTES)
-        bits = ir.VectorType(ir.IntType(1), _BYTES)
-        add_products = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(_INTS, [_INTS] * 3),
-            "llvm.x86.avx512.vpdpbusd.512",
-        )
+        products, size = _Sums(builder), DEPTH * INSTRUCTIONS.lanes
+        digits, bits = products.digits, ir.VectorType(ir.IntType(1), size)
         pointer = writer.pointer(0, left, digits).type
         load = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(digits, [pointer, _INT, bits, digits]),
-            "llvm.masked.load.v64i8.p0",
+            f"llvm.masked.load.v{size}i8.p0",
         )
-        add_up = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_INT, [_INTS]), "llvm.vector.reduce.add.v16i32"
-        )
-        zeros = ir.Constant(digits, None)
-        offsets = ir.Constant(digits, [_OFFSET - 256] * _BYTES)
+        zeros, none = ir.Constant(digits, None), ir.Constant(products.kind, None)
+        offsets = ir.Constant(digits, [LARGEST] * size)
+
+        def add(sums, dim, mask=None):
+            """Both sums and the products from a dim on, of those dims that a mask has."""
+
+            def read(image, of_fine):
+                place = builder.add(image, dim)
+                place = builder.add(place, n_dims) if of_fine else place
+                address = writer.pointer(0, place, digits)
+                if mask is None:
+                    return builder.load(address, align=1)
+                return builder.call(load, [address, ir.Constant(_INT, 1), mask, zeros])
+
+            result = []
+            for number, value in enumerate(sums):
+                other, own = read(right, number == 0), read(left, number == 1)
+                result.append(products.add(value, builder.add(other, offsets), own))
+            return result
+
         before = builder.block
-        loop, end = builder.append_basic_block("dims"), builder.append_basic_block("end")
-        builder.branch(loop)
-        builder.position_at_end(loop)
+        head, loop = builder.append_basic_block("head"), builder.append_basic_block("dims")
+        end = builder.append_basic_block("end")
+        builder.branch(head)
+        builder.position_at_end(head)
         dim = builder.phi(_LONG)
         dim.add_incoming(ir.Constant(_LONG, 0), before)
-        phis = [builder.phi(_INTS) for _ in range(2)]
-        following = writer.shift(dim, _BYTES)
-        # Ones for the digits there are: all, or the lowest of the last vector.
-        n_left = builder.sub(n_dims, dim)
-        is_last = builder.icmp_signed("<", n_left, ir.Constant(_LONG, _BYTES))
-        ones = ir.Constant(_LONG, 2**64 - 1)
-        n_missing = builder.sub(ir.Constant(_LONG, _BYTES), n_left)
-        n_missing = builder.select(is_last, n_missing, ir.Constant(_LONG, 0))
-        mask = builder.bitcast(builder.lshr(ones, n_missing), bits)
-
-        def read(image, of_fine):
-            place = builder.add(image, dim)
-            place = builder.add(place, n_dims) if of_fine else place
-            address = writer.pointer(0, place, digits)
-            return builder.call(load, [address, ir.Constant(_INT, 1), mask, zeros])
-
-        for number, phi in enumerate(phis):
-            phi.add_incoming(ir.Constant(_INTS, None), before)
-            other = builder.xor(read(right, number == 0), offsets)
-            factors = [builder.bitcast(value, _INTS) for value in (other, read(left, number == 1))]
-            phi.add_incoming(builder.call(add_products, [phi, *factors]), loop)
-        sums = [phi.incomings[1][0] for phi in phis]
+        phis = [builder.phi(products.kind) for _ in range(2)]
+        following = writer.shift(dim, size)
+        builder.cbranch(builder.icmp_signed("<=", following, n_dims), loop, end)
+        builder.position_at_end(loop)
         dim.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, n_dims), loop, end)
+        for phi, value in zip(phis, add(phis, dim), strict=True):
+            phi.add_incoming(none, before)
+            phi.add_incoming(value, loop)
+        builder.branch(head)
         builder.position_at_end(end)
-        total = builder.call(add_up, [builder.add(*sums)])
-        return builder.add(total, start)
+        total = products.fold(builder.add(*phis))
+        before = builder.block
+        n_left = builder.sub(n_dims, dim)
+        with builder.if_then(builder.icmp_signed(">", n_left, ir.Constant(_LONG, 0))):
+            ones = ir.Constant(ir.IntType(size), 2**size - 1)
+            n_missing = builder.sub(ir.Constant(_LONG, size), n_left)
+            n_missing = n_missing if size == 64 else builder.trunc(n_missing, ones.type)
+            mask = builder.bitcast(builder.lshr(ones, n_missing), bits)
+            rest = products.fold(builder.add(*add([none, none], dim, mask)))
+            rest = builder.add(total, rest)
+            within = builder.block
+        result = builder.phi(_INT)
+        result.add_incoming(total, before)
+        result.add_incoming(rest, within)
+        return builder.add(result, start)
 
     return signature, generate
 
