@@ -1,5 +1,8 @@
 """What a pass keeps of each row, against all that it saw."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,12 +26,15 @@ from unic.neighbors.exact.lists import (
     near_lists,
     order_statistic,
     scan,
+    widen_lists,
+    widen_windows,
 )
 from unic.neighbors.exact.operand import BASE, Operand
 from unic.neighbors.exact.threads import Room
-from unic.neighbors.exact.tiles import FusedScreen, Lists, Screen, Seen, WrittenScreen
+from unic.neighbors.exact.tiles import FusedScreen, Lists, Ranks, Screen, Served, WrittenScreen
 
 NONE = np.empty(0, dtype=np.int64)
+STATUS = Path("/proc/self/status")
 
 
 # Order statistics
@@ -106,9 +112,9 @@ class Read:
                 part(self.columns, chunk),
                 near,
                 far,
+                *NOTHING,
                 0,
                 start,
-                False,
                 start,
                 0,
                 NearRank(n_neighbors, n_kept, n_columns),
@@ -139,11 +145,22 @@ class Read:
         return self.columns.half_norms - self.products
 
 
+def make_lists(n_rows: int, *, n_windows: int) -> Lists:
+    """Empty lists and windows of rows whose errors are 0."""
+    nothing = np.zeros(n_rows, dtype=np.float32)
+    specials = np.empty((n_windows, 0), dtype=np.float32)
+    return Lists(near_lists(nothing), far_windows(specials, nothing[:n_windows]))
+
+
+NOTHING = make_lists(0, n_windows=0)
+
+
 def empty(n_rows: int, n_columns: int, *, n_kept: int, rank: int, is_bound: bool = False):
     far_rank = FarRank(rank, n_columns, 0, is_bound, NONE)
-    near = near_lists(n_kept, np.zeros(n_rows, dtype=np.float32))
-    specials = np.empty((n_rows, 0), dtype=np.float32)
-    return near, far_windows(specials, np.zeros(n_rows, dtype=np.float32), far_rank), far_rank
+    near, far = make_lists(n_rows, n_windows=n_rows)
+    widest = n_columns // 2  # seen, when the rank is the least certain
+    near = widen_lists(near, n_columns, NearRank(1, n_kept, n_columns))
+    return near, widen_windows(far, widest, far_rank), far_rank
 
 
 @pytest.mark.parametrize("width", [64, 1000])
@@ -162,23 +179,34 @@ def test_no_image_off_a_near_list_is_under_its_cut(has_fine: bool, width: int) -
         assert set(np.argsort(lower)[:8].tolist()) <= set(columns.tolist())
 
 
-@pytest.mark.parametrize("is_bound", [False, True])
-@pytest.mark.parametrize("width", [64, 1000])
-def test_images_off_a_far_window_are_counted_on_their_side(width: int, is_bound: bool) -> None:
-    seen = Read(6, 1000)
-    near, far, far_rank = empty(6, 1000, n_kept=24, rank=300, is_bound=is_bound)
-    seen.scan(near, far, far_rank, n_neighbors=8, n_kept=24, width=width)
-    assert far.values.shape[1] < 500  # most are left out
-    for row, values in enumerate(seen.upper(is_bound=is_bound)):
-        count, low, high = far.counts[row], far.lows[row], far.highs[row]
+def assert_counts(far: FarWindows, every: NDArray[np.float32]) -> None:
+    """Windows hold all images between their ends, and count those below; or they are given up."""
+    for row in np.flatnonzero(far.lows <= far.highs):
+        values, count, low = every[row], far.counts[row], far.lows[row]
         columns = far.columns[row, :count]
         assert len(set(columns.tolist())) == count
         np.testing.assert_array_equal(far.values[row, :count], values[columns])
         others = np.delete(values, columns)
         assert far.below[row] == (others < low).sum()
-        assert ((others < low) | (others > high)).all()
-        place = 300 - far.below[row]
-        assert np.sort(far.values[row, :count])[place] == np.sort(values)[300]
+        assert ((others < low) | (others > far.highs[row])).all()
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+@pytest.mark.parametrize("slack", [0.0])
+@pytest.mark.parametrize("width", [64, 1000])
+def test_images_off_a_far_window_are_counted_on_their_side(
+    width: int, slack: float, is_bound: bool
+) -> None:
+    seen = Read(6, 1000)
+    near, far, far_rank = empty(6, 1000, n_kept=24, rank=300, is_bound=is_bound)
+    far = far._replace(slacks=np.full(6, slack, dtype=np.float32))
+    seen.scan(near, far, far_rank, n_neighbors=8, n_kept=24, width=width)
+    assert far.values.shape[1] < 500  # most are left out
+    assert_counts(far, seen.upper(is_bound=is_bound))
+    for row, values in enumerate(seen.upper(is_bound=is_bound)):
+        place, ranked = 300 - far.below[row], np.sort(values)[300]
+        assert far.lows[row] + slack < ranked < far.highs[row] - slack
+        assert np.sort(far.values[row, : far.counts[row]])[place] == ranked
 
 
 def test_a_tile_serves_its_columns_as_its_transpose_serves_its_rows() -> None:
@@ -187,18 +215,19 @@ def test_a_tile_serves_its_columns_as_its_transpose_serves_its_rows() -> None:
     turned.high = np.ascontiguousarray(seen.high.T)
     expected, expected_far, far_rank = empty(40, 40, n_kept=40, rank=20)
     turned.scan(expected, expected_far, far_rank, n_neighbors=5, n_kept=40, width=40)
-    near, far, far_rank = empty(80, 40, n_kept=40, rank=20)
-    ends = slice(40, 80)  # images of the columns
+    near, far, far_rank = empty(40, 40, n_kept=40, rank=20)
+    of_rows, windows, _ = empty(40, 40, n_kept=40, rank=20)
     sides = seen.high, seen.low, seen.weight, seen.rows, seen.columns
-    scan(*sides, near, far, 0, 40, True, 0, 0, NearRank(5, 40, 40), far_rank)
-    np.testing.assert_array_equal(near.counts[ends], expected.counts)
-    np.testing.assert_array_equal(far.counts[ends], expected_far.counts)
-    np.testing.assert_array_equal(far.below[ends], expected_far.below)
+    kept = of_rows, windows, near, far
+    scan(*sides, *kept, 0, 40, 0, 0, NearRank(5, 40, 40), far_rank)
+    np.testing.assert_array_equal(near.counts, expected.counts)
+    np.testing.assert_array_equal(far.counts, expected_far.counts)
+    np.testing.assert_array_equal(far.below, expected_far.below)
     for column in range(40):
         for found, wanted in ((near, expected), (far, expected_far)):
             count = wanted.counts[column]
             for name in ("values", "columns"):
-                ours, theirs = getattr(found, name)[40 + column], getattr(wanted, name)[column]
+                ours, theirs = getattr(found, name)[column], getattr(wanted, name)[column]
                 np.testing.assert_array_equal(ours[:count], theirs[:count])
 
 
@@ -214,54 +243,95 @@ def test_a_row_of_ties_is_left_to_others() -> None:
     assert (far.counts == 0).all()
 
 
+def test_lists_keep_what_they_hold_as_they_are_widened() -> None:
+    ranks = Ranks(NearRank(8, 100, 1000), FarRank(300, 1000, 20, False, NONE))
+    kept, widths = make_lists(5, n_windows=5).widen(64, ranks), []
+    for entries in (kept.near.values, kept.far.columns):
+        entries[:] = np.arange(entries.size).reshape(entries.shape)
+    for n_seen in (128, 500, 1000):
+        wider = kept.widen(n_seen, ranks)
+        for old, new in zip((*kept.near, *kept.far), (*wider.near, *wider.far), strict=True):
+            place = tuple(slice(size) for size in old.shape)
+            np.testing.assert_array_equal(new[place], old)
+            assert new.flags.c_contiguous
+        widths.append((wider.near.values.shape[1], wider.far.values.shape[1]))
+        kept = wider
+    assert widths == sorted(widths)
+    assert widths[-1][0] >= 100
+    assert kept.widen(64, ranks).near.values is kept.near.values  # they are never made narrower
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="the system tells nothing about memory")
+def test_lists_that_are_let_go_give_their_memory_back() -> None:
+    ranks = Ranks(NearRank(8, 100, 1000), FarRank(300, 1000, 20, False, NONE))
+    blocks = [make_lists(768, n_windows=768).widen(1000, ranks) for _ in range(32)]
+    size = sum(entries.nbytes for entries in (*blocks[0].near[:2], *blocks[0].far[:2]))
+    before = held()
+    del blocks[::2]
+    assert before - held() > 15 * size
+
+
+def held() -> int:
+    """Bytes of memory of this process that are no file's."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 # Scans in registers
 
 
-def empty_lists(n_images: int, far_rank: int | None, *, is_bound: bool) -> Lists:
-    none = np.empty(0, dtype=np.int64)
-    n_lists = -(-n_images // 64) * 64
-    n_windows = 0 if far_rank is None else n_lists
-    rank = FarRank(far_rank or 0, n_images, 4, is_bound, none)
-    near = near_lists(24, np.zeros(n_lists, dtype=np.float32))
-    specials, slacks = np.empty((n_windows, 0), dtype=np.float32), np.zeros(n_windows, np.float32)
-    far = far_windows(specials, slacks, rank)
-    return Lists(near, far, NearRank(8, 24, n_images), rank)
+class Pass:
+    """Lists of all images, in blocks, and what they look for."""
 
+    def __init__(self, n_images: int, width: int, ranks: Ranks, *, has_far: bool) -> None:
+        self.starts = range(0, n_images, width)
+        self.n_images, self.width, self.ranks = n_images, width, ranks
+        n_lists = [-(-min(width, n_images - start) // 64) * 64 for start in self.starts]
+        self.kept = [make_lists(n, n_windows=n * has_far) for n in n_lists]
 
-def read(screen: Screen, n_images: int, kept: Lists, width: int, *, is_shared: bool) -> None:
-    """Read all tiles, or those on and above the diagonal for their columns too."""
-    room = Room(width * width)
-    starts = range(0, n_images, width)
-    blocks = [slice(start, min(start + width, n_images)) for start in starts]
-    for number, rows in enumerate(blocks):
-        for other, columns in enumerate(blocks):
-            if is_shared and other < number:
-                continue
-            is_for_columns = is_shared and other > number
-            seen = Seen(columns.start, rows.start if is_for_columns else 0)
-            place = (kept, rows.start, seen, room)
-            settings = {"is_for_columns": is_for_columns, "wait": lambda: None}
-            screen.tile(rows, columns, *place, **settings)
+    def read(self, screen: Screen, *, is_shared: bool) -> None:
+        """Read all tiles, or those on and above the diagonal for their columns too."""
+        room = Room(self.width**2)
+        ends = [min(start + self.width, self.n_images) for start in self.starts]
+        blocks = [slice(*ends) for ends in zip(self.starts, ends, strict=True)]
+        for number, rows in enumerate(blocks):
+            for other, columns in enumerate(blocks):
+                if is_shared and other < number:
+                    continue
+
+                def take(number=number, other=other, rows=rows, columns=columns) -> Served:
+                    self.kept[number] = self.kept[number].widen(columns.stop, self.ranks)
+                    if not is_shared or other == number:
+                        return Served(self.kept[number], NOTHING, columns.start, 0)
+                    self.kept[other] = self.kept[other].widen(rows.stop, self.ranks)
+                    return Served(self.kept[number], self.kept[other], columns.start, rows.start)
+
+                screen.tile(rows, columns, self.ranks, room, take)
+
+    def of_row(self, row: int) -> tuple[Lists, int]:
+        """Lists of a row, and its place in them."""
+        return self.kept[row // self.width], row % self.width
 
 
 def assert_tells(
-    kept: Lists, lower: NDArray[np.float64], values: NDArray[np.float64], *, is_far: bool
+    found: Pass, lower: NDArray[np.float64], values: NDArray[np.float64], *, is_far: bool
 ) -> None:
     """Lists hold all under their cuts, windows all between their ends, and count the rest."""
-    n_images = len(lower)
-    for row in range(n_images):
-        count = kept.near.counts[row]
-        columns = kept.near.columns[row, :count]
+    for image in range(len(lower)):
+        (near, far), row = found.of_row(image)
+        count = near.counts[row]
+        columns = near.columns[row, :count]
         assert len(set(columns.tolist())) == count
-        np.testing.assert_array_equal(kept.near.values[row, :count], lower[row, columns])
-        assert (np.delete(lower[row], columns) >= kept.near.cuts[row]).all()
+        np.testing.assert_array_equal(near.values[row, :count], lower[image, columns])
+        assert (np.delete(lower[image], columns) >= near.cuts[row]).all()
         if is_far:
-            count, low, high = (part[row] for part in (kept.far.counts, *kept.far[4:6]))
-            columns = kept.far.columns[row, :count]
+            count, low, high = far.counts[row], far.lows[row], far.highs[row]
+            columns = far.columns[row, :count]
             assert len(set(columns.tolist())) == count
-            np.testing.assert_array_equal(kept.far.values[row, :count], values[row, columns])
-            others = np.delete(values[row], columns)
-            assert kept.far.below[row] == (others < low).sum()
+            np.testing.assert_array_equal(far.values[row, :count], values[image, columns])
+            others = np.delete(values[image], columns)
+            assert far.below[row] == (others < low).sum()
             assert ((others < low) | (others > high)).all()
 
 
@@ -278,22 +348,23 @@ def test_lists_what_a_scan_of_written_tiles_keeps(
     features[3] *= 7
     features[4] = features.mean(axis=0)
     operand = Operand(features, np.random.default_rng(0).permutation(n_images), precision)
-    is_bound = precision == "int8"
-    every = FarRank(far_rank or 0, n_images, n_images, is_bound, np.empty(0, dtype=np.int64))
-    near = near_lists(n_images, np.full(n_images, np.inf, dtype=np.float32))
-    near.limits[:] = near.values.shape[1]
-    n_windows = 0 if far_rank is None else n_images
-    specials = np.empty((n_windows, 0), dtype=np.float32)
-    far = far_windows(specials, np.zeros(n_windows, np.float32), every)
-    far.limits[:] = far.values.shape[1]
-    whole = Lists(near, far, NearRank(8, n_images, n_images), every)
-    read(WrittenScreen(operand), n_images, whole, 128, is_shared=is_shared)
+    is_bound, has_far = precision == "int8", far_rank is not None
+    every = FarRank(far_rank or 0, n_images, n_images, is_bound, NONE)
+    whole = Pass(n_images, n_images, Ranks(NearRank(8, n_images, n_images), every), has_far=has_far)
+    near, far = whole.kept[0].widen(n_images, whole.ranks)
+    whole.kept[0] = Lists(
+        near._replace(limits=np.full_like(near.limits, n_images), reaches=near.reaches + np.inf),
+        far._replace(limits=np.full_like(far.limits, n_images)),
+    )
+    whole.read(WrittenScreen(operand), is_shared=is_shared)
     lower, values = np.full((2, n_images, n_images), np.nan, dtype=np.float32)
     every_row = np.arange(n_images)[:, None]
-    lower[every_row, near.columns[:, :n_images]] = near.values[:, :n_images]
-    if far_rank is not None:
-        values[every_row, far.columns[:, :n_images]] = far.values[:, :n_images]
+    (near, far), _ = whole.of_row(0)
+    lower[every_row, near.columns[:n_images, :n_images]] = near.values[:n_images, :n_images]
+    if has_far:
+        values[every_row, far.columns[:n_images, :n_images]] = far.values[:n_images, :n_images]
     assert not np.isnan(lower).any()
-    kept = empty_lists(n_images, far_rank, is_bound=is_bound)
-    read(FusedScreen(operand), n_images, kept, 128, is_shared=is_shared)
-    assert_tells(kept, lower, values, is_far=far_rank is not None)
+    ranks = Ranks(NearRank(8, 24, n_images), every._replace(n_doubtful=4))
+    found = Pass(n_images, 128, ranks, has_far=has_far)
+    found.read(FusedScreen(operand), is_shared=is_shared)
+    assert_tells(found, lower, values, is_far=has_far)

@@ -60,7 +60,6 @@ class Listed:
             self.half_norms,
             HALF_SCALE,
             near,
-            0,
             indices,
             squared,
         )
@@ -105,7 +104,6 @@ class Listed:
             HALF_SCALE,
             slacks,
             far,
-            0,
             far_rank,
             specials,
         )
@@ -209,7 +207,7 @@ def test_a_bound_of_the_far_rank_holds_and_is_that_of_the_upper_bounds(
     raised = 0.01
     far = listed.window(raised=raised)
     half_norms = listed.half_norms[POSITIONS]
-    found = bound_far(half_norms, HALF_SCALE, far, 0, far_rank, specials)
+    found = bound_far(half_norms, HALF_SCALE, far, far_rank, specials)
     special = np.repeat(specials.squared, weights, axis=1)
     exact = np.sort(np.concatenate([listed.squared, special], axis=1), axis=1)[:, far_rank]
     upper = np.concatenate([listed.squared + raised / HALF_SCALE, special], axis=1)
@@ -221,4 +219,4 @@ def test_a_window_bounds_no_rank_outside_it() -> None:
     listed, specials = Listed(), special_rows()
     far, half_norms = listed.window(20, 40), listed.half_norms[POSITIONS]
     for far_rank in (0, 19, 40, 59):
-        assert (bound_far(half_norms, HALF_SCALE, far, 0, far_rank, specials) == -1).all()
+        assert (bound_far(half_norms, HALF_SCALE, far, far_rank, specials) == -1).all()

@@ -5,11 +5,12 @@ row ``i`` images are ordered by ``x_ij = |a_j|^2 / 2 - a_i . a_j``, for column `
 Either is half the squared distance, less a constant.
 """
 
-from typing import NamedTuple
+import mmap
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from unic.neighbors.exact.vectors import (
     DEPTH,
@@ -28,13 +29,14 @@ from unic.neighbors.exact.vectors import (
 )
 
 _PART = 42 * GROUP  # rows whose digits stay in the second cache while columns pass by
-_ROOM = 96  # entries that a list gains before it is cut back
+_ROOM = 96  # entries that a list or window has room for beyond those it is cut back to
+_STEP = 64  # entries by which lists and windows are widened
 _FIRST_LIMIT = 256  # entries of a window before it is narrowed first
 _FEWEST_NEW = 32  # entries that it gains at least
 _NEAR_DEVIATIONS = 2.0  # see there
-_STEPS = 65  # of the images seen, at which the widest margin is looked for
 _STRETCH = 64  # columns between which those below a window are counted
 _ROUNDING = np.float32(2.0**-22)  # over that of distances to special features
+_ALL_BITS = np.int32(2**31 - 1)  # but for the sign
 _DEVIATIONS = 4.0  # of the rank of the far radius among the images seen so far
 
 
@@ -91,6 +93,9 @@ class FarWindows(NamedTuple):
     slacks: NDArray[np.float32]  # (m,), how near to those of interest others must be kept
 
 
+_Kept = TypeVar("_Kept", NearLists, FarWindows)
+
+
 class _Scratch(NamedTuple):
     """Room for one row of a tile of ``c`` columns, padded to whole vectors where packed."""
 
@@ -102,18 +107,16 @@ class _Scratch(NamedTuple):
     places: NDArray[np.int32]  # (c' + 16,)
 
 
-def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
-    """Empty lists that hold the ``n_kept`` least lower bounds, and some more for a while.
+def near_lists(reaches: NDArray[np.float32]) -> NearLists:
+    """Empty lists, to be widened before they are filled.
 
     Args:
-        n_kept: At least 1.
         reaches: Shape ``(m,)``, how far ``x`` may exceed its lower bound in each row.
     """
     n_rows = len(reaches)
-    shape = (n_rows, n_kept + _ROOM)
     return NearLists(
-        np.empty(shape, dtype=np.float32),
-        np.empty(shape, dtype=np.int32),
+        np.empty((n_rows, 0), dtype=np.float32),
+        np.empty((n_rows, 0), dtype=np.int32),
         np.zeros(n_rows, dtype=np.int32),
         np.full(n_rows, _ROOM, dtype=np.int32),
         np.full(n_rows, np.inf, dtype=np.float32),
@@ -121,31 +124,57 @@ def near_lists(n_kept: int, reaches: NDArray[np.float32]) -> NearLists:
     )
 
 
-def far_windows(
-    specials: NDArray[np.float32], slacks: NDArray[np.float32], far_rank: FarRank
-) -> FarWindows:
-    """Empty windows wide enough for the drift of the far rank, see :func:`scan`.
+def far_windows(specials: NDArray[np.float32], slacks: NDArray[np.float32]) -> FarWindows:
+    """Empty windows, to be widened before they are filled.
 
     Args:
         specials: Shape ``(m, s)``, ``x`` of special features in each of the ``m`` rows.
-        slacks: Shape ``(m,)``, how near to a special feature at the far rank others must be kept.
-        far_rank: What the windows look for.
+        slacks: Shape ``(m,)``, how near to the far rank others must be kept; 0 for bounds.
     """
     n_rows = len(specials)
-    steps = np.linspace(0.0, far_rank.n_images, _STEPS, dtype=np.int64)
-    margin = max(_margin(n_seen, far_rank) for n_seen in steps)
-    shape = (n_rows, 2 * (margin + LANES) + _ROOM)
     return FarWindows(
-        np.empty(shape, dtype=np.float32),
-        np.empty(shape, dtype=np.int32),
+        np.empty((n_rows, 0), dtype=np.float32),
+        np.empty((n_rows, 0), dtype=np.int32),
         np.zeros(n_rows, dtype=np.int32),
-        np.full(n_rows, min(shape[1], _FIRST_LIMIT), dtype=np.int32),
+        np.full(n_rows, _FIRST_LIMIT, dtype=np.int32),
         np.full(n_rows, -np.inf, dtype=np.float32),
         np.full(n_rows, np.inf, dtype=np.float32),
         np.zeros(n_rows, dtype=np.int32),
         specials,
         slacks,
     )
+
+
+def widen_lists(near: NearLists, n_seen: int, near_rank: NearRank) -> NearLists:
+    """Lists with room for what they hold once they have seen ``n_seen`` images."""
+    return _widen(near, _n_wanted(n_seen, near_rank) + _ROOM)
+
+
+def widen_windows(far: FarWindows, n_seen: int, far_rank: FarRank) -> FarWindows:
+    """Windows with room for the drift of the far rank until they have seen ``n_seen`` images."""
+    width = 2 * (_margin(n_seen, far_rank) + LANES) + _ROOM
+    return _widen(far, max(width, _FIRST_LIMIT))
+
+
+def _widen(kept: _Kept, width: int) -> _Kept:
+    n_rows, n_held = kept.values.shape
+    if width <= n_held:
+        return kept
+    shape = (n_rows, -(-width // _STEP) * _STEP)
+    values, columns = _map_memory(shape, np.float32), _map_memory(shape, np.int32)
+    values[:, :n_held], columns[:, :n_held] = kept.values, kept.columns
+    return kept._replace(values=values, columns=columns)
+
+
+def _map_memory(shape: tuple[int, int], dtype: DTypeLike) -> NDArray[Any]:
+    """An array in pages of its own, which go back to the system as soon as it is let go.
+
+    An allocator would keep them for others of the same size, and be left in pieces by lists that
+    grow by and by.
+    """
+    size = max(shape[0] * shape[1] * np.dtype(dtype).itemsize, 1)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
+    return np.ndarray(shape, dtype, buffer=mmap.mmap(-1, size, flags=flags))
 
 
 @njit(nogil=True, cache=True)
@@ -157,9 +186,10 @@ def scan(
     columns: Side,
     near: NearLists,
     far: FarWindows,
+    other_near: NearLists,
+    other_far: FarWindows,
     first_row: int,
     first_column: int,
-    is_for_columns: bool,
     n_row_seen: int,
     n_column_seen: int,
     near_rank: NearRank,
@@ -177,11 +207,12 @@ def scan(
         low_weight: What the finer digits are worth.
         rows: The ``b`` images of the rows.
         columns: The ``c`` images of the columns.
-        near: Lists of the rows, and of the columns if the tile is for them too.
+        near: Lists of the ``b`` rows.
         far: Windows of the same, or of none to skip them.
-        first_row: Row of ``near`` and ``far`` that the tile's rows start at.
-        first_column: Image that the columns start at, and row of ``near`` and ``far``.
-        is_for_columns: Whether the columns have lists; the rows are then images ``first_row`` on.
+        other_near: Lists of the ``c`` columns, or of none if the tile is for the rows alone.
+        other_far: Windows of the same, or of none.
+        first_row: Image that the rows start at, if the columns have lists.
+        first_column: Image that the columns start at.
         n_row_seen: Images that the rows have seen in tiles before.
         n_column_seen: Images that the columns have seen in tiles before.
         near_rank: What the lists look for.
@@ -197,31 +228,31 @@ def scan(
         np.empty(n_padded + LANES, dtype=np.float32),
         np.empty(n_padded + LANES, dtype=np.int32),
     )
-    has_far = len(far.counts) > 0
+    has_far, is_for_columns = len(far.counts) > 0, len(other_near.counts) > 0
     for r in range(len(high)):
-        row = first_row + r
+        image = first_row + r
         fine = low[r if len(low) > 0 else 0 : r + 1 if len(low) > 0 else 0]
         _multiply(high[r], fine, low_weight, rows, r, columns, scratch)
         for c in range(n_columns):
             scratch.estimates[c] = columns.half_norms[c] - scratch.products[c]
-        _list_near(near, row, first_column, n_row_seen, near_rank, scratch)
+        _list_near(near, r, first_column, n_row_seen, near_rank, scratch)
         if has_far:
             if far_rank.is_bound:
                 for c in range(n_columns):
                     top = columns.tops[c] - scratch.products[c]
                     scratch.estimates[c] = top + scratch.spreads[c]
-            _list_far(far, row, first_column, n_row_seen, far_rank, scratch)
+            _list_far(far, r, first_column, n_row_seen, far_rank, scratch)
         if is_for_columns:
             for c in range(n_columns):
                 scratch.estimates[c] = rows.half_norms[r] - scratch.products[c]
             n_seen = n_column_seen + r
-            _list_near_of_columns(near, row, first_column, n_seen, near_rank, scratch)
+            _list_near_of_columns(other_near, image, n_seen, near_rank, scratch)
         if is_for_columns and has_far:
             if far_rank.is_bound:
                 for c in range(n_columns):
                     top = rows.tops[r] - scratch.products[c]
                     scratch.estimates[c] = top + scratch.spreads[c]
-            _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch)
+            _list_far_of_columns(other_far, image, n_seen, far_rank, scratch)
 
 
 @njit(nogil=True, cache=True)
@@ -236,10 +267,11 @@ def scan_in_registers(
     wide_columns: Side,
     near: NearLists,
     far: FarWindows,
+    other_near: NearLists,
+    other_far: FarWindows,
     first_row: int,
     first_column: int,
     n_columns: int,
-    is_for_columns: bool,
     n_row_seen: int,
     n_column_seen: int,
     near_rank: NearRank,
@@ -261,12 +293,13 @@ def scan_in_registers(
         columns: All images, with NaN for those that fill the last panel.
         wide_rows: As ``rows``, with the errors of coarse products where there are fine ones.
         wide_columns: As ``columns``, in the same way.
-        near: As in that scan, with as many lists as fill the last panel of the columns.
-        far: As in that scan, with as many.
+        near: As in that scan.
+        far: As there.
+        other_near: As there, with as many lists as fill the last panel of the columns.
+        other_far: As there, with as many.
         first_row: As there.
         first_column: As there, the first of a panel.
         n_columns: Columns of the tile.
-        is_for_columns: As there.
         n_row_seen: As there.
         n_column_seen: As there.
         near_rank: As there.
@@ -278,10 +311,13 @@ def scan_in_registers(
     digits, starts, fine_starts, places = packed
     values, listed, counts, limits, cuts, _ = near
     far_values, far_listed, far_counts, far_limits, lows, highs, below, _, _ = far
-    own_cuts = cuts if is_for_columns else nothing
-    own_lows = lows if is_for_columns else nothing
-    own_highs = highs if is_for_columns else nothing
-    own_below = below if is_for_columns else no_counts
+    other_values, other_listed, other_counts, other_limits, other_cuts, _ = other_near
+    is_for_columns = len(other_counts) > 0
+    other_cuts = other_cuts if is_for_columns else nothing
+    other_far_values, other_far_listed, other_far_counts, other_far_limits = other_far[:4]
+    other_lows = other_far.lows if is_for_columns else nothing
+    other_highs = other_far.highs if is_for_columns else nothing
+    other_below = other_far.below if is_for_columns else no_counts
     scales, half_norms, _, norms, errors = columns
     row_scales, row_half_norms, _, row_norms, row_errors = rows
     has_far, has_fine = len(far.counts) > 0, len(fine_digits) > 0
@@ -293,13 +329,13 @@ def scan_in_registers(
     for part in range(0, len(places), _PART):
         for column in range(first_column, first_column + n_columns, PANEL):
             n_before = n_row_seen + column - first_column
-            own_column = column if is_for_columns else 0
+            own = column - first_column if is_for_columns else 0
             for group in range(part, min(part + _PART, len(places)), GROUP):
                 multiply(
                     digits, group * size, panels, column * size, n_steps, starts, group, products
                 )
                 for r in range(group, min(group + GROUP, len(places))):
-                    row, first = first_row + r, (r - group) * PANEL
+                    first = (r - group) * PANEL
                     near_row, near_columns = near_masks(
                         products,
                         first,
@@ -308,9 +344,9 @@ def scan_in_registers(
                         wide_columns,
                         column,
                         cuts,
-                        row,
-                        own_cuts,
-                        own_column,
+                        r,
+                        other_cuts,
+                        own,
                         bounds,
                     )
                     under, far_row, far_columns = none, none, none
@@ -324,14 +360,14 @@ def scan_in_registers(
                             column,
                             lows,
                             highs,
-                            row,
-                            own_lows,
-                            own_highs,
-                            own_below,
-                            own_column,
+                            r,
+                            other_lows,
+                            other_highs,
+                            other_below,
+                            own,
                             uppers,
                         )
-                        below[row] += count_bits(under)
+                        below[r] += count_bits(under)
                     elif has_far:
                         under, far_row, far_columns = bounded_masks(
                             products,
@@ -342,14 +378,14 @@ def scan_in_registers(
                             column,
                             lows,
                             highs,
-                            row,
-                            own_lows,
-                            own_highs,
-                            own_below,
-                            own_column,
+                            r,
+                            other_lows,
+                            other_highs,
+                            other_below,
+                            own,
                             uppers,
                         )
-                        below[row] += count_bits(under)
+                        below[r] += count_bits(under)
                     if has_fine:
                         hits = near_row | near_columns | far_row | far_columns
                         while hits:
@@ -370,54 +406,60 @@ def scan_in_registers(
                     while near_row:
                         place = first_bit(near_row)
                         near_row &= near_row - one
-                        if bounds[place] > cuts[row]:
+                        if bounds[place] > cuts[r]:
                             continue
-                        if counts[row] >= limits[row]:
-                            _cut_near(near, row, n_before + place, near_rank)
-                        if bounds[place] <= cuts[row]:
-                            count = counts[row]
-                            values[row, count], listed[row, count] = bounds[place], column + place
-                            counts[row] = count + 1
+                        if counts[r] >= limits[r]:
+                            _cut_near(near, r, n_before + place, near_rank)
+                        if bounds[place] <= cuts[r]:
+                            count = counts[r]
+                            values[r, count], listed[r, count] = bounds[place], column + place
+                            counts[r] = count + 1
                     while near_columns:
                         place = first_bit(near_columns)
                         near_columns &= near_columns - one
-                        other = column + place
-                        if bounds[PANEL + place] > cuts[other]:
+                        other = own + place
+                        if bounds[PANEL + place] > other_cuts[other]:
                             continue
-                        if counts[other] >= limits[other]:
-                            _cut_near(near, other, n_column_seen + r, near_rank)
-                        if bounds[PANEL + place] <= cuts[other]:
-                            count = counts[other]
-                            values[other, count], listed[other, count] = bounds[PANEL + place], row
-                            counts[other] = count + 1
+                        if other_counts[other] >= other_limits[other]:
+                            _cut_near(other_near, other, n_column_seen + r, near_rank)
+                        if bounds[PANEL + place] <= other_cuts[other]:
+                            count = other_counts[other]
+                            other_values[other, count], other_listed[other, count] = (
+                                bounds[PANEL + place],
+                                first_row + r,
+                            )
+                            other_counts[other] = count + 1
                     while far_row:
                         place = first_bit(far_row)
                         far_row &= far_row - one
                         value = uppers[place]
-                        if far_counts[row] >= far_limits[row] and lows[row] <= value <= highs[row]:
+                        if far_counts[r] >= far_limits[r] and lows[r] <= value <= highs[r]:
                             n_after = count_bits(under >> np.uint64(place))
-                            below[row] -= n_after
-                            _narrow(far, row, n_before + place, far_rank)
-                            below[row] += n_after
-                        if value < lows[row]:
-                            below[row] += 1
-                        elif value <= highs[row]:
-                            count = far_counts[row]
-                            far_values[row, count], far_listed[row, count] = value, column + place
-                            far_counts[row] = count + 1
+                            below[r] -= n_after
+                            _narrow(far, r, n_before + place, far_rank)
+                            below[r] += n_after
+                        if value < lows[r]:
+                            below[r] += 1
+                        elif value <= highs[r]:
+                            count = far_counts[r]
+                            far_values[r, count], far_listed[r, count] = value, column + place
+                            far_counts[r] = count + 1
                     while far_columns:
                         place = first_bit(far_columns)
                         far_columns &= far_columns - one
-                        other, value = column + place, uppers[PANEL + place]
-                        is_full = far_counts[other] >= far_limits[other]
-                        if is_full and lows[other] <= value <= highs[other]:
-                            _narrow(far, other, n_column_seen + r + 1, far_rank)
-                        if value < lows[other]:
-                            below[other] += 1
-                        elif value <= highs[other]:
-                            count = far_counts[other]
-                            far_values[other, count], far_listed[other, count] = value, row
-                            far_counts[other] = count + 1
+                        other, value = own + place, uppers[PANEL + place]
+                        is_full = other_far_counts[other] >= other_far_limits[other]
+                        if is_full and other_lows[other] <= value <= other_highs[other]:
+                            _narrow(other_far, other, n_column_seen + r + 1, far_rank)
+                        if value < other_lows[other]:
+                            other_below[other] += 1
+                        elif value <= other_highs[other]:
+                            count = other_far_counts[other]
+                            other_far_values[other, count], other_far_listed[other, count] = (
+                                value,
+                                first_row + r,
+                            )
+                            other_far_counts[other] = count + 1
 
 
 @njit(cache=True)
@@ -475,21 +517,20 @@ def _list_near(near, row, first_column, n_seen, near_rank, scratch):
 
 
 @njit(cache=True)
-def _list_near_of_columns(near, row, first_column, n_seen, near_rank, scratch):
+def _list_near_of_columns(near, image, n_seen, near_rank, scratch):
     """List a row with the columns that it may be near to."""
     _, spreads, estimates, listed, hits, places = scratch
     values, columns, counts, limits, cuts, _ = near
-    own_cuts = cuts[first_column : first_column + len(estimates)]
     for c in range(len(estimates)):
         bound = estimates[c] - spreads[c]
-        listed[c] = bound if bound <= own_cuts[c] else np.nan
+        listed[c] = bound if bound <= cuts[c] else np.nan
     for hit in range(pack(listed, hits, places)):
-        column = first_column + places[hit]
+        column = places[hit]
         if counts[column] >= limits[column]:
             _cut_near(near, column, n_seen, near_rank)
         if hits[hit] <= cuts[column]:
             count = counts[column]
-            values[column, count], columns[column, count] = hits[hit], row
+            values[column, count], columns[column, count] = hits[hit], image
             counts[column] = count + 1
 
 
@@ -523,24 +564,22 @@ def _list_far(far, row, first_column, n_seen, far_rank, scratch):
 
 
 @njit(cache=True)
-def _list_far_of_columns(far, row, first_column, n_seen, far_rank, scratch):
+def _list_far_of_columns(far, image, n_seen, far_rank, scratch):
     """Put a row into the windows of the columns at whose far rank it may be."""
     _, _, estimates, listed, hits, places = scratch
-    values, columns, counts, limits, _, _, _, _, _ = far
-    ends = slice(first_column, first_column + len(estimates))
-    lows, highs, below = far.lows[ends], far.highs[ends], far.below[ends]
+    values, columns, counts, limits, lows, highs, below, _, _ = far
     for c in range(len(estimates)):
         below[c] += estimates[c] < lows[c]
         listed[c] = estimates[c] if lows[c] <= estimates[c] <= highs[c] else np.nan
     for hit in range(pack(listed, hits, places)):
-        place, column = places[hit], first_column + places[hit]
+        column = places[hit]
         if counts[column] >= limits[column]:
             _narrow(far, column, n_seen, far_rank)
-        if hits[hit] < lows[place]:
-            below[place] += 1
-        elif hits[hit] <= highs[place]:
+        if hits[hit] < lows[column]:
+            below[column] += 1
+        elif hits[hit] <= highs[column]:
             count = counts[column]
-            values[column, count], columns[column, count] = hits[hit], row
+            values[column, count], columns[column, count] = hits[hit], image
             counts[column] = count + 1
 
 
@@ -562,12 +601,11 @@ def _cut_near(near, row, n_seen, near_rank):
     in random order: of those seen so far, few more than the share seen are among the ``n_kept``
     of the least lower bounds in the end. A row that strays further is found out, as it settles.
     """
-    n_neighbors, n_kept, n_images = near_rank
+    n_neighbors = near_rank.n_neighbors
     count, width = near.counts[row], near.values.shape[1]
     values, columns = near.values[row, :count], near.columns[row, :count]
     none = values[:0]
-    expected = n_kept * min(1.0, n_seen / n_images)
-    n_wanted = min(n_kept, int(expected + _NEAR_DEVIATIONS * np.sqrt(expected)) + 8)
+    n_wanted = _n_wanted(n_seen, near_rank)
     limit = min(width, n_wanted + max(n_wanted // 2, _FEWEST_NEW))
     if limit > count:
         near.limits[row] = limit
@@ -589,6 +627,14 @@ def _cut_near(near, row, n_seen, near_rank):
         near.limits[row] = min(width, count + LANES)
     else:  # too many ties: leave the row to others
         near.counts[row], near.cuts[row] = 0, -np.inf
+
+
+@njit(cache=True)
+def _n_wanted(n_seen, near_rank):
+    """Entries that a list is cut back to after ``n_seen`` images, see :func:`_cut_near`."""
+    _, n_kept, n_images = near_rank
+    expected = n_kept * min(1.0, n_seen / n_images)
+    return min(n_kept, int(expected + _NEAR_DEVIATIONS * np.sqrt(expected)) + 8)
 
 
 @njit(cache=True)
@@ -650,10 +696,7 @@ def _thresholds(values, fewest, most, specials, weights):
     Specials count as many times as their weights say. The bound is given twice. Where ties leave
     none, the first has fewer under it, the second more.
     """
-    low, high = np.float32(np.inf), np.float32(-np.inf)
-    for c in range(len(values)):
-        low = min(low, values[c])
-        high = max(high, values[c])
+    low, high = _ends(values)
     while True:
         middle = np.float32(0.5 * (np.float64(low) + np.float64(high)))
         if not low < middle < high:
@@ -668,6 +711,24 @@ def _thresholds(values, fewest, most, specials, weights):
     if _count_under(values, high, specials, weights) <= most:
         return high, high
     return low, high
+
+
+@njit(cache=True)
+def _ends(values):
+    """The least and the greatest of some values, whose bits compilers compare by vectors."""
+    bits = values.view(np.int32)
+    low, high = _ALL_BITS, np.int32(-_ALL_BITS)
+    for place in range(len(values)):
+        number = _in_order(bits[place])
+        low, high = np.int32(min(low, number)), np.int32(max(high, number))
+    low, high = np.int32(_in_order(low)), np.int32(_in_order(high))
+    return low.view(np.float32), high.view(np.float32)
+
+
+@njit(cache=True)
+def _in_order(bits):
+    """Bits of floats as whole numbers of the same order, and back."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & _ALL_BITS))
 
 
 @njit(cache=True)
@@ -699,8 +760,8 @@ def _margin(n_seen, far_rank):
     """Ranks to keep on either side of the expected one, after ``n_seen`` images.
 
     Of images seen in random order, those inside the far radius number ``far_rank n_seen / n`` on
-    average, hypergeometrically: kept are four standard deviations, and images that estimates may
-    put on the wrong side. A row that strays further is found out in the end and ranked anew.
+    average, hypergeometrically: kept are four standard deviations. A row that strays further is
+    found out in the end and ranked anew.
     """
     inside, seen = far_rank.rank / far_rank.n_images, n_seen / far_rank.n_images
     if len(far_rank.weights) > 0:

@@ -29,7 +29,6 @@ def settle_near(
     half_norms: NDArray[np.float64],
     half_scale: float,
     near: NearLists,
-    first_row: int,
     indices: NDArray[np.int64],
     squared: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
@@ -46,8 +45,7 @@ def settle_near(
         positions: Shape ``(b,)``, places of the rows in that order.
         half_norms: Shape ``(n,)``, half the squared norms in that order.
         half_scale: Half the square of the factor between the features and the products'.
-        near: Lists of at least ``first_row + b`` rows.
-        first_row: Row of the lists to start at.
+        near: Lists of the ``b`` rows, and of others after them.
         indices: Shape ``(b, k)``, to be filled.
         squared: Shape ``(b, k)``, squared distances, to be filled.
 
@@ -58,12 +56,11 @@ def settle_near(
     width, n_neighbors = near.values.shape[1], indices.shape[1]
     images, exact = np.empty(width + 1, dtype=np.int64), np.empty(width)
     for r in range(len(positions)):
-        row = first_row + r
-        count = near.counts[row]
+        count = near.counts[r]
         if count < n_neighbors:
             continue
         own, half_norm = order[positions[r]], half_norms[positions[r]]
-        values, columns = near.values[row, :count], near.columns[row, :count]
+        values, columns = near.values[r, :count], near.columns[r, :count]
         likely = order_statistic(values, n_neighbors - 1)
         n_likely = 0
         for c in range(count):
@@ -86,7 +83,7 @@ def settle_near(
         for rank in range(n_neighbors):
             squared[r, rank] = max(exact[rank], 0.0)
         last = squared[r, n_neighbors - 1] * half_scale - half_norm
-        is_settled[r] = near.cuts[row] == np.inf or last < near.cuts[row]
+        is_settled[r] = near.cuts[r] == np.inf or last < near.cuts[r]
     return is_settled
 
 
@@ -147,7 +144,6 @@ def settle_far(
     half_scale: float,
     slacks: NDArray[np.float64],
     far: FarWindows,
-    first_row: int,
     far_rank: int,
     specials: SpecialRows,
 ) -> NDArray[np.float64]:
@@ -164,8 +160,7 @@ def settle_far(
         half_norms: Shape ``(b,)``, half the squared norms of the rows.
         half_scale: As in :func:`settle_near`.
         slacks: Shape ``(b,)``, twice the bound of ``|estimated x - x|``.
-        far: Windows of at least ``first_row + b`` rows.
-        first_row: Row of the windows to start at.
+        far: Windows of the ``b`` rows, and of others after them.
         far_rank: tau_2 of the paper.
         specials: Of the ``b`` rows.
     """
@@ -174,10 +169,9 @@ def settle_far(
     width = far.values.shape[1] + n_specials
     images, exact = np.empty(width, dtype=np.int64), np.empty(width)
     for r in range(len(positions)):
-        row = first_row + r
-        count, low, high = far.counts[row], far.lows[row], far.highs[row]
-        values, columns = far.values[row, :count], far.columns[row, :count]
-        place = far_rank - far.below[row]
+        count, low, high = far.counts[r], far.lows[r], far.highs[r]
+        values, columns = far.values[r, :count], far.columns[r, :count]
+        place = far_rank - far.below[r]
         exact_x = specials.squared[r] * half_scale - half_norms[r]  # (s,)
         number, estimate = _order_statistic(values, exact_x, specials.weights, place)
         if number < 0:
@@ -213,7 +207,6 @@ def bound_far(
     half_norms: NDArray[np.float64],
     half_scale: float,
     far: FarWindows,
-    first_row: int,
     far_rank: int,
     specials: SpecialRows,
 ) -> NDArray[np.float64]:
@@ -225,18 +218,16 @@ def bound_far(
     Args:
         half_norms: Shape ``(b,)``, half the squared norms of the rows.
         half_scale: As in :func:`settle_near`.
-        far: Windows of upper bounds, of at least ``first_row + b`` rows.
-        first_row: Row of the windows to start at.
+        far: Windows of upper bounds of the ``b`` rows, and of others after them.
         far_rank: tau_2 of the paper.
         specials: Of the ``b`` rows.
     """
     squared = np.full(len(half_norms), -1.0)
     for r in range(len(half_norms)):
-        row = first_row + r
-        values, place = far.values[row, : far.counts[row]], far_rank - far.below[row]
+        values, place = far.values[r, : far.counts[r]], far_rank - far.below[r]
         exact_x = specials.squared[r] * half_scale - half_norms[r]  # (s,)
         number, bound = _order_statistic(values, exact_x, specials.weights, place)
-        if not far.lows[row] <= bound <= far.highs[row]:
+        if not far.lows[r] <= bound <= far.highs[r]:
             continue  # images left out would come before or after it
         if number >= len(values):
             squared[r] = specials.squared[r, number - len(values)]

@@ -33,20 +33,32 @@ _MOST_IN_DOUBT = 0.1  # share of the images whose fine digits are multiplied one
 _Settled = tuple[Ranked, NDArray[np.int64]]
 
 
+class Ranks(NamedTuple):
+    """What a pass looks for."""
+
+    near: lists.NearRank
+    far: lists.FarRank
+
+
 class Lists(NamedTuple):
-    """What a pass keeps of its rows, and looks for."""
+    """What a pass keeps of the images of a block, at least as many as fill its last panel."""
 
     near: lists.NearLists
     far: lists.FarWindows
-    near_rank: lists.NearRank
-    far_rank: lists.FarRank
+
+    def widen(self, n_seen: int, ranks: Ranks) -> "Lists":
+        """The same, with room for what they hold when they have seen ``n_seen`` images."""
+        near = lists.widen_lists(self.near, n_seen, ranks.near)
+        return Lists(near, lists.widen_windows(self.far, n_seen, ranks.far))
 
 
-class Seen(NamedTuple):
-    """Images that were read before a tile."""
+class Served(NamedTuple):
+    """The lists that a tile is read for."""
 
-    by_rows: int
-    by_columns: int
+    rows: Lists
+    columns: Lists  # those of no image if it is read for its rows alone
+    n_row_seen: int  # images that were read before for the rows
+    n_column_seen: int  # and for the columns
 
 
 class Screen(Protocol):
@@ -58,25 +70,18 @@ class Screen(Protocol):
         self,
         rows: slice | NDArray[np.int64],
         columns: slice,
-        kept: Lists,
-        first_row: int,
-        seen: Seen,
+        ranks: Ranks,
         room: Room,
-        *,
-        is_for_columns: bool,
-        wait: Callable[[], None],
+        take: Callable[[], Served],
     ) -> None:
         """Read a tile, see :func:`unic.neighbors.exact.lists.scan`.
 
         Args:
             rows: Places of the rows in the operand.
             columns: Places of the columns.
-            kept: The lists that take in what is found.
-            first_row: Row of the lists that the tile's rows start at.
-            seen: What its rows and columns have read before.
+            ranks: What is looked for.
             room: Memory of the thread.
-            is_for_columns: Whether the columns have lists too.
-            wait: Called before the lists are touched.
+            take: Waits for the lists that take in what is found; called once.
         """
 
 
@@ -93,32 +98,26 @@ class WrittenScreen:
         self,
         rows: slice | NDArray[np.int64],
         columns: slice,
-        kept: Lists,
-        first_row: int,
-        seen: Seen,
+        ranks: Ranks,
         room: Room,
-        *,
-        is_for_columns: bool,
-        wait: Callable[[], None],
+        take: Callable[[], Served],
     ) -> None:
         """As in :class:`Screen`."""
         places = rows if isinstance(rows, slice) else torch.from_numpy(rows)
         high, low = self._operand.products(places, columns, room)  # (b, c) each
-        wait()
+        served = take()
         lists.scan(
             high.numpy(),
             low.numpy(),
             np.float32(1 / BASE),
             self._operand.side(rows),
             self._operand.side(columns),
-            kept.near,
-            kept.far,
-            first_row,
+            *served.rows,
+            *served.columns,
+            _first(rows),
             columns.start,
-            is_for_columns,
-            *seen,
-            kept.near_rank,
-            kept.far_rank,
+            *served[2:],
+            *ranks,
         )
 
 
@@ -147,17 +146,13 @@ class FusedScreen:
         self,
         rows: slice | NDArray[np.int64],
         columns: slice,
-        kept: Lists,
-        first_row: int,
-        seen: Seen,
+        ranks: Ranks,
         room: Room,
-        *,
-        is_for_columns: bool,
-        wait: Callable[[], None],
+        take: Callable[[], Served],
     ) -> None:
         """As in :class:`Screen`, for columns from a whole panel on."""
         packed = room.keep(rows, self._pack)
-        wait()
+        served = take()
         has_fine = self._wide_columns is not self._columns
         lists.scan_in_registers(
             packed,
@@ -168,15 +163,13 @@ class FusedScreen:
             self._columns,
             lists.Side(*(values[rows] for values in self._operand.wide_sides)),
             self._wide_columns,
-            kept.near,
-            kept.far,
-            first_row,
+            *served.rows,
+            *served.columns,
+            _first(rows),
             columns.start,
             columns.stop - columns.start,
-            is_for_columns,
-            *seen,
-            kept.near_rank,
-            kept.far_rank,
+            *served[2:],
+            *ranks,
         )
 
     def _pack(self, rows: slice | NDArray[np.int64]) -> PackedRows:
@@ -239,11 +232,22 @@ class TilePass:
             Settled rows of a block, and the images of its unsettled ones.
         """
         n_listed = min(_whole_panels(n_rows), self._n_images)
-        # Rows may be sought for what they are: only all of them are a random part of the images.
-        kept = self._lists(np.arange(_whole_panels(n_rows)), n_near=n_rows)
         n_sought = len(self._slices(0, n_listed))
         blocks = self._slices(0, n_listed) + self._slices(n_listed, self._n_images)
+        kept = [self._lists(np.arange(rows.start, rows.stop)) for rows in blocks[:n_sought]]
+        nothing = self._lists(np.arange(0))
+        # Rows may be sought for what they are: only all of them are a random part of the images.
+        ranks = self._ranks(n_near=n_rows)
         turns = Turns(n_sought)
+
+        def take(block: int, other: int, rows: slice, columns: slice, *, is_shared: bool) -> Served:
+            """Wait for lists, and widen them for what a tile brings."""
+            turns.wait(min(block, other), max(block, other))
+            kept[block] = kept[block].widen(columns.stop, ranks)
+            if not is_shared:
+                return Served(kept[block], nothing, columns.start, 0)
+            kept[other] = kept[other].widen(rows.stop, ranks)
+            return Served(kept[block], kept[other], columns.start, rows.start)
 
         def read(block: int, room: Room) -> _Settled:
             rows = blocks[block]
@@ -251,23 +255,16 @@ class TilePass:
                 columns = blocks[other]
                 is_sought = block < other < n_sought
                 is_shared = is_sought and (block > 0 or self._screen.fills_columns)
-                wait = partial(turns.wait, block, other)
-                seen = Seen(columns.start, rows.start if is_shared else 0)
-                self._screen.tile(
-                    *(rows, columns, kept, rows.start, seen, room),
-                    is_for_columns=is_shared,
-                    wait=wait,
-                )
+                serve = partial(take, block, other, rows, columns, is_shared=is_shared)
+                self._screen.tile(rows, columns, ranks, room, serve)
                 if is_sought and not is_shared:
-                    seen = Seen(rows.start, 0)
-                    self._screen.tile(
-                        *(columns, rows, kept, columns.start, seen, room),
-                        is_for_columns=False,
-                        wait=wait,
-                    )
+                    serve = partial(take, other, block, columns, rows, is_shared=False)
+                    self._screen.tile(columns, rows, ranks, room, serve)
                 turns.finish(block, other)
                 progress.update()
-            return self._settle(np.arange(rows.start, min(rows.stop, n_rows)), rows.start, kept)
+            settled = self._settle(np.arange(rows.start, min(rows.stop, n_rows)), kept[block])
+            kept[block] = nothing
+            return settled
 
         n_tiles = sum(len(blocks) - block for block in range(n_sought))
         size = self._block_size**2
@@ -285,36 +282,39 @@ class TilePass:
         """
         columns = self._slices(0, self._n_images)
 
+        ranks, nothing = self._ranks(n_near=self._n_images), self._lists(np.arange(0))
+
         def read(rows: NDArray[np.int64], room: Room) -> _Settled:
-            kept = self._lists(rows, n_near=self._n_images)
+            kept = self._lists(rows)
             for part in columns:
-                seen = Seen(part.start, 0)
-                self._screen.tile(
-                    rows, part, kept, 0, seen, room, is_for_columns=False, wait=lambda: None
-                )
-            return self._settle(rows, 0, kept)
+                kept = kept.widen(part.stop, ranks)
+                served = Served(kept, nothing, part.start, 0)
+                self._screen.tile(rows, part, ranks, room, partial(Served, *served))
+            return self._settle(rows, kept)
 
         starts = range(0, len(positions), self._block_size)
         blocks = (positions[start : start + self._block_size] for start in starts)  # (b,) each
         yield from in_threads(read, blocks, self._block_size**2)
 
-    def _lists(self, rows: NDArray[np.int64], *, n_near: int) -> Lists:
-        rows = np.minimum(rows, self._n_images - 1)  # beyond are lists that stay empty
-        slacks = self._operand.slacks(rows).astype(np.float32)  # (b,)
-        near = lists.near_lists(self._n_kept, slacks)
-        rows = rows[:0] if self._far_rank is None else rows
-        half_norms = self._operand.half_norms[rows, None]  # (b, 1)
-        specials = self._squared[rows] * self._operand.half_scale - half_norms  # (b, s)
-        slacks = slacks[: len(rows)] * (not self._is_bound)
-        far = lists.far_windows(specials.astype(np.float32), slacks, self._far_place)
-        near_rank = lists.NearRank(self._n_listed, self._n_kept, n_near)
-        return Lists(near, far, near_rank, self._far_place)
+    def _ranks(self, *, n_near: int) -> Ranks:
+        return Ranks(lists.NearRank(self._n_listed, self._n_kept, n_near), self._far_place)
+
+    def _lists(self, rows: NDArray[np.int64]) -> Lists:
+        """Empty lists, also of rows that fill the last panel."""
+        filled = rows[np.minimum(np.arange(_whole_panels(len(rows))), len(rows) - 1)]
+        slacks = self._operand.slacks(filled).astype(np.float32)  # (b,)
+        near = lists.near_lists(slacks)
+        filled = filled[:0] if self._far_rank is None else filled
+        half_norms = self._operand.half_norms[filled, None]  # (b, 1)
+        specials = self._squared[filled] * self._operand.half_scale - half_norms  # (b, s)
+        slacks = slacks[: len(filled)] * (not self._is_bound)
+        return Lists(near, lists.far_windows(specials.astype(np.float32), slacks))
 
     def _slices(self, first: int, last: int) -> list[slice]:
         starts = range(first, last, self._block_size)
         return [slice(start, min(start + self._block_size, last)) for start in starts]
 
-    def _settle(self, positions: NDArray[np.int64], first_row: int, kept: Lists) -> _Settled:
+    def _settle(self, positions: NDArray[np.int64], kept: Lists) -> _Settled:
         operand = self._operand
         indices = np.empty((len(positions), self._n_listed), dtype=np.int64)
         squared = np.empty((len(positions), self._n_listed))
@@ -325,14 +325,13 @@ class TilePass:
             operand.half_norms,
             operand.half_scale,
             kept.near,
-            first_row,
             indices,
             squared,
         )
         specials = self._specials.rows(self._squared[positions])
         far_radius = np.empty(0, dtype=np.float32)
         if self._far_rank is not None:
-            far_squared = self._settle_far(positions, first_row, kept.far, specials)  # (b,)
+            far_squared = self._settle_far(positions, kept.far, specials)  # (b,)
             is_settled &= far_squared >= 0
             far_radius = np.sqrt(far_squared[is_settled]).astype(np.float32)
         rows = operand.order[positions]
@@ -351,14 +350,13 @@ class TilePass:
     def _settle_far(
         self,
         positions: NDArray[np.int64],
-        first_row: int,
         far: lists.FarWindows,
         specials: settling.SpecialRows,
     ) -> NDArray[np.float64]:
         operand, far_rank = self._operand, self._far_place.rank
         half_norms, half_scale = operand.half_norms[positions], operand.half_scale
         if self._is_bound:
-            return settling.bound_far(half_norms, half_scale, far, first_row, far_rank, specials)
+            return settling.bound_far(half_norms, half_scale, far, far_rank, specials)
         return settling.settle_far(
             operand.features,
             operand.order,
@@ -367,10 +365,14 @@ class TilePass:
             half_scale,
             operand.slacks(positions),
             far,
-            first_row,
             far_rank,
             specials,
         )
+
+
+def _first(rows: slice | NDArray[np.int64]) -> int:
+    """The image that rows start at, if they are in one piece."""
+    return rows.start if isinstance(rows, slice) else 0
 
 
 def _whole_panels(n_images: int) -> int:
