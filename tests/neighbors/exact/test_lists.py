@@ -192,7 +192,7 @@ def assert_counts(far: FarWindows, every: NDArray[np.float32]) -> None:
 
 
 @pytest.mark.parametrize("is_bound", [False, True])
-@pytest.mark.parametrize("slack", [0.0])
+@pytest.mark.parametrize("slack", [0.0, 0.02])
 @pytest.mark.parametrize("width", [64, 1000])
 def test_images_off_a_far_window_are_counted_on_their_side(
     width: int, slack: float, is_bound: bool
@@ -207,6 +207,17 @@ def test_images_off_a_far_window_are_counted_on_their_side(
         place, ranked = 300 - far.below[row], np.sort(values)[300]
         assert far.lows[row] + slack < ranked < far.highs[row] - slack
         assert np.sort(far.values[row, : far.counts[row]])[place] == ranked
+
+
+@pytest.mark.parametrize("slack", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("trend", [-3.0, -1.0, 1.0, 3.0])
+def test_they_are_where_images_come_in_no_random_order(trend: float, slack: float) -> None:
+    seen = Read(6, 1000)
+    seen.high += np.linspace(0, trend, 1000, dtype=np.float32)
+    near, far, far_rank = empty(6, 1000, n_kept=24, rank=300)
+    far = far._replace(slacks=np.full(6, slack, dtype=np.float32))
+    seen.scan(near, far, far_rank, n_neighbors=8, n_kept=24, width=64)
+    assert_counts(far, seen.upper(is_bound=False))
 
 
 def test_a_tile_serves_its_columns_as_its_transpose_serves_its_rows() -> None:

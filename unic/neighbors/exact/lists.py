@@ -152,7 +152,8 @@ def widen_lists(near: NearLists, n_seen: int, near_rank: NearRank) -> NearLists:
 
 def widen_windows(far: FarWindows, n_seen: int, far_rank: FarRank) -> FarWindows:
     """Windows with room for the drift of the far rank until they have seen ``n_seen`` images."""
-    width = 2 * (_margin(n_seen, far_rank) + LANES) + _ROOM
+    n_doubtful = -(-far_rank.n_doubtful * n_seen // far_rank.n_images)
+    width = 2 * (_margin(n_seen, far_rank) + n_doubtful + LANES) + _ROOM
     return _widen(far, max(width, _FIRST_LIMIT))
 
 
@@ -639,7 +640,11 @@ def _n_wanted(n_seen, near_rank):
 
 @njit(cache=True)
 def _narrow(far, row, n_seen, far_rank):
-    """Leave out what is too far from the expected rank, and count it where it is below."""
+    """Leave out what is too far from the expected rank, and count it where it is below.
+
+    The rank is between two images of the window; kept are the images between them, and those that
+    estimates may put on the wrong side of either, or of a special feature there.
+    """
     count, width = far.counts[row], far.values.shape[1]
     values, columns = far.values[row, :count], far.columns[row, :count]
     low, high = far.lows[row], far.highs[row]
@@ -648,13 +653,12 @@ def _narrow(far, row, n_seen, far_rank):
     specials, weights = _weigh_specials(far, row, n_seen, far_rank)
     if place - margin > 0:
         fewest = max(place - margin - LANES, 0)
-        low, _ = _thresholds(values, fewest, place - margin, specials, weights)
+        bound, _ = _thresholds(values, fewest, place - margin, specials, weights)
+        low = max(low, bound - (far.slacks[row] + abs(bound) * _ROUNDING))
     if place + margin < count + weights.sum():
         most = place + margin + LANES
-        _, high = _thresholds(values, place + margin, most, specials, weights)
-    if len(far_rank.weights) > 0:  # either may be at a special feature, which may be at the rank
-        low -= far.slacks[row] + abs(low) * _ROUNDING
-        high += far.slacks[row] + abs(high) * _ROUNDING
+        _, bound = _thresholds(values, place + margin, most, specials, weights)
+        high = min(high, bound + (far.slacks[row] + abs(bound) * _ROUNDING))
     kept, n_below = _cut_back(values, columns, low, high)
     far.limits[row] = min(width, kept + max(kept, _FEWEST_NEW))
     if kept == width:  # too many ties, as above
@@ -767,4 +771,4 @@ def _margin(n_seen, far_rank):
     if len(far_rank.weights) > 0:
         inside = min(inside, 0.5)  # of those in tiles; nobody knows it, this deviates most
     deviation = np.sqrt(far_rank.n_images * inside * (1 - inside) * seen * (1 - seen))
-    return int(_DEVIATIONS * deviation + far_rank.n_doubtful * seen) + 8
+    return int(_DEVIATIONS * deviation) + 8
