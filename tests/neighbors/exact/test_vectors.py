@@ -1,6 +1,9 @@
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from llvmlite import binding
 from numba import njit
 
 from tests.rank_reference import needs_microkernel
+from unic.neighbors.exact import vectors
 from unic.neighbors.exact.ranking import sum_in_order
 from unic.neighbors.exact.vectors import (
     DEPTH,
@@ -28,6 +32,7 @@ from unic.neighbors.exact.vectors import (
     pack_rows,
 )
 
+PACKAGE = Path(vectors.__file__).parents[2]
 SHAPES = [(1, 1, 1), (6, 64, 4), (13, 130, 9), (7, 65, 127), (20, 70, 768)]
 
 
@@ -195,3 +200,33 @@ def test_bits_are_taken_from_the_lowest_on() -> None:
     mask = np.uint64(sum(1 << place for place in places))
     assert take_bits(mask) == places
     assert njit(lambda mask: count_bits(mask))(mask) == len(places)
+
+
+COMPILE = """
+import numpy as np
+from unic.neighbors.exact.lists import order_statistic
+print(order_statistic(np.arange(40, dtype=np.float32), 3), end=" ")
+print(sum(order_statistic.stats.cache_hits.values()))
+"""
+
+
+def test_a_change_of_one_file_compiles_the_functions_of_others_anew(tmp_path: Path) -> None:
+    copy = tmp_path / "unic"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run() -> str:
+        command = [sys.executable, "-c", COMPILE]
+        settings = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}
+        return subprocess.run(command, **settings).stdout
+
+    assert [run(), run()] == ["3.0 0\n", "3.0 1\n"]
+    (copy / "neighbors" / "mining.py").touch()
+    assert run() == "3.0 1\n"
+    (copy / "neighbors" / "exact" / "vectors.py").touch()
+    assert [run(), run()] == ["3.0 0\n", "3.0 1\n"]
+
+
+def test_all_files_with_compiled_functions_are_looked_at() -> None:
+    compiled = re.compile(r"^@(njit|intrinsic)", re.MULTILINE)
+    files = {path for path in PACKAGE.rglob("*.py") if compiled.search(path.read_text())}
+    assert {str(path.relative_to(PACKAGE)) for path in files} == set(vectors._LOOPS)

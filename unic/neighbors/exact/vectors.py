@@ -7,7 +7,9 @@ the sum of the row's digits, is what sums start from. AVX2 adds two such product
 must hold them: its digits are those from -90 to 90, as ``2 * 180 * 90 < 2^15``.
 """
 
-from contextlib import nullcontext
+import os
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -30,6 +32,37 @@ _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _INTS = ir.VectorType(_INT, LANES)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _PART_PAIRS = 1024  # measured by a thread at a time
+_LOOPS = (  # files with functions that numba compiles
+    "baselines/kmeans_loops.py",
+    "maps/loops.py",
+    "neighbors/cleaning.py",
+    "neighbors/exact/lists.py",
+    "neighbors/exact/operand.py",
+    "neighbors/exact/settling.py",
+    "neighbors/exact/specials.py",
+    "neighbors/exact/vectors.py",
+    "neighbors/far_sets.py",
+)
+
+
+def drop_stale_loops(package: Path) -> None:
+    """Delete cached machine code that is older than any file with compiled functions.
+
+    numba compares a function with its own file alone, and would go on with what others were.
+
+    Args:
+        package: Folder of the package.
+    """
+    sources = [package / name for name in _LOOPS]
+    newest = max(source.stat().st_mtime for source in sources)
+    for cache in {source.parent / "__pycache__" for source in sources}:
+        for index in cache.glob("*.nbi") if os.access(cache, os.W_OK) else ():
+            with suppress(FileNotFoundError):  # another process has deleted it
+                if index.stat().st_mtime < newest:
+                    index.unlink()
+
+
+drop_stale_loops(Path(__file__).parents[2])
 
 
 class Instructions(NamedTuple):
