@@ -221,6 +221,15 @@ class TestComparisons:
         means = next(line for line in axes.lines if line.get_label() == "mean")
         assert (list(means.get_xdata()), list(means.get_ydata())) == ([70.0], [-1])
 
+    def test_more_sets_than_colors_have_marks_of_their_own(self):
+        rows = [("acc", "unic", f"set {number}", 50.0) for number in range(12)]
+        scores = pd.DataFrame(rows, columns=["score", "method", "data", "mean"]).assign(std=1.0)
+        lines = plot_comparison(scores).axes[0].lines
+        marks = {
+            (line.get_color(), line.get_marker()) for line in lines if line.get_marker() != "|"
+        }
+        assert len({mark for mark in marks if mark[1] in {"o", "s", "^"}}) == 12
+
     def test_no_score_is_refused(self):
         with pytest.raises(ValueError, match="must hold a row"):
             plot_comparison(self.make().iloc[:0])

@@ -67,6 +67,7 @@ _STYLE = {
     "figure.constrained_layout.w_pad": 0.08,
 }
 _WIDTH = 9.0  # inches
+_MARKS = ["o", "s", "^"]  # of data sets, where there are more of them than colors
 _MAX_NAMED = 40  # rows and columns whose names still fit beside a confusion matrix
 _STEPS = [1, 2, 2.5, 5, 10]  # round ticks
 _MAX_WRITTEN = 15  # rows and columns whose values still fit into their cells
@@ -204,7 +205,7 @@ def plot_comparison(scores: pd.DataFrame) -> Figure:
                     rows["mean"],
                     [height[method] + shift[number] for method in rows["method"]],
                     xerr=rows["std"],
-                    fmt="o",
+                    fmt=_MARKS[number // len(PALETTE) % len(_MARKS)],
                     markersize=3,
                     linewidth=0.8,
                     color=PALETTE[number % len(PALETTE)],
