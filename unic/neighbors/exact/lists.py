@@ -29,8 +29,9 @@ from unic.neighbors.exact.vectors import (
 )
 
 _PART = 42 * GROUP  # rows whose digits stay in the second cache while columns pass by
-_ROOM = 96  # entries that a list or window has room for beyond those it is cut back to
-_STEP = 64  # entries by which lists and windows are widened
+_FIRST_NEAR = 96  # entries of a list before it is cut back first
+_ROOM = 64  # entries that a window has room for beyond those it is narrowed to
+_STEP = 32  # entries by which lists and windows are widened
 _FIRST_LIMIT = 256  # entries of a window before it is narrowed first
 _FEWEST_NEW = 32  # entries that it gains at least
 _NEAR_DEVIATIONS = 2.0  # see there
@@ -118,7 +119,7 @@ def near_lists(reaches: NDArray[np.float32]) -> NearLists:
         np.empty((n_rows, 0), dtype=np.float32),
         np.empty((n_rows, 0), dtype=np.int32),
         np.zeros(n_rows, dtype=np.int32),
-        np.full(n_rows, _ROOM, dtype=np.int32),
+        np.full(n_rows, _FIRST_NEAR, dtype=np.int32),
         np.full(n_rows, np.inf, dtype=np.float32),
         reaches,
     )
@@ -147,7 +148,8 @@ def far_windows(specials: NDArray[np.float32], slacks: NDArray[np.float32]) -> F
 
 def widen_lists(near: NearLists, n_seen: int, near_rank: NearRank) -> NearLists:
     """Lists with room for what they hold once they have seen ``n_seen`` images."""
-    return _widen(near, _n_wanted(n_seen, near_rank) + _ROOM)
+    n_wanted = _n_wanted(n_seen, near_rank)
+    return _widen(near, max(_limit(n_wanted) + LANES, _FIRST_NEAR))
 
 
 def widen_windows(far: FarWindows, n_seen: int, far_rank: FarRank) -> FarWindows:
@@ -607,7 +609,7 @@ def _cut_near(near, row, n_seen, near_rank):
     values, columns = near.values[row, :count], near.columns[row, :count]
     none = values[:0]
     n_wanted = _n_wanted(n_seen, near_rank)
-    limit = min(width, n_wanted + max(n_wanted // 2, _FEWEST_NEW))
+    limit = min(width, _limit(n_wanted))
     if limit > count:
         near.limits[row] = limit
         return
@@ -636,6 +638,12 @@ def _n_wanted(n_seen, near_rank):
     _, n_kept, n_images = near_rank
     expected = n_kept * min(1.0, n_seen / n_images)
     return min(n_kept, int(expected + _NEAR_DEVIATIONS * np.sqrt(expected)) + 8)
+
+
+@njit(cache=True)
+def _limit(n_wanted):
+    """Entries that a list holds before it is cut back to some of them."""
+    return n_wanted + max(n_wanted // 2, _FEWEST_NEW)
 
 
 @njit(cache=True)
