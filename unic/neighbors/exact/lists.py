@@ -32,7 +32,7 @@ _PART = 42 * GROUP  # rows whose digits stay in the second cache while columns p
 _FIRST_NEAR = 96  # entries of a list before it is cut back first
 _ROOM = 64  # entries that a window has room for beyond those it is narrowed to
 _STEP = 32  # entries by which lists and windows are widened
-_FIRST_LIMIT = 256  # entries of a window before it is narrowed first
+_FIRST_FAR = 256  # entries of a window before it is narrowed first
 _FEWEST_NEW = 32  # entries that it gains at least
 _NEAR_DEVIATIONS = 2.0  # see there
 _STRETCH = 64  # columns between which those below a window are counted
@@ -137,7 +137,7 @@ def far_windows(specials: NDArray[np.float32], slacks: NDArray[np.float32]) -> F
         np.empty((n_rows, 0), dtype=np.float32),
         np.empty((n_rows, 0), dtype=np.int32),
         np.zeros(n_rows, dtype=np.int32),
-        np.full(n_rows, _FIRST_LIMIT, dtype=np.int32),
+        np.full(n_rows, _FIRST_FAR, dtype=np.int32),
         np.full(n_rows, -np.inf, dtype=np.float32),
         np.full(n_rows, np.inf, dtype=np.float32),
         np.zeros(n_rows, dtype=np.int32),
@@ -156,7 +156,7 @@ def widen_windows(far: FarWindows, n_seen: int, far_rank: FarRank) -> FarWindows
     """Windows with room for the drift of the far rank until they have seen ``n_seen`` images."""
     n_doubtful = -(-far_rank.n_doubtful * n_seen // far_rank.n_images)
     width = 2 * (_margin(n_seen, far_rank) + n_doubtful + LANES) + _ROOM
-    return _widen(far, max(width, _FIRST_LIMIT))
+    return _widen(far, max(width, _FIRST_FAR))
 
 
 def _widen(kept: _Kept, width: int) -> _Kept:
@@ -427,10 +427,8 @@ def scan_in_registers(
                             _cut_near(other_near, other, n_column_seen + r, near_rank)
                         if bounds[PANEL + place] <= other_cuts[other]:
                             count = other_counts[other]
-                            other_values[other, count], other_listed[other, count] = (
-                                bounds[PANEL + place],
-                                first_row + r,
-                            )
+                            other_values[other, count] = bounds[PANEL + place]
+                            other_listed[other, count] = first_row + r
                             other_counts[other] = count + 1
                     while far_row:
                         place = first_bit(far_row)
@@ -458,10 +456,8 @@ def scan_in_registers(
                             other_below[other] += 1
                         elif value <= other_highs[other]:
                             count = other_far_counts[other]
-                            other_far_values[other, count], other_far_listed[other, count] = (
-                                value,
-                                first_row + r,
-                            )
+                            other_far_values[other, count] = value
+                            other_far_listed[other, count] = first_row + r
                             other_far_counts[other] = count + 1
 
 

@@ -19,7 +19,7 @@ from unic.runtime.devices import has_int8
 Precision = Literal["int8", "int16", "float32"]
 BLOCK_SIZE = 768  # rows and columns of a tile: 2.4 MB of products
 _TIMED_IMAGES = 8192  # from which on it pays to time the libraries
-_PREPARED_ROWS = 4096  # centered in float64 at a time
+_PREPARED_ROWS = 4096  # centered in float64, or multiplied as float32, at a time
 _FLOAT32 = 2.0**-24  # relative error of rounding to nearest
 _EXACT_DIMS = 1024  # of products up to 127^2, whose sum float32 holds exactly
 _SAMPLED_ROWS = 32  # in which doubtful images are counted

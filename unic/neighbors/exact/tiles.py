@@ -240,8 +240,9 @@ class TilePass:
         ranks = self._ranks(n_near=n_rows)
         turns = Turns(n_sought)
 
-        def take(block: int, other: int, rows: slice, columns: slice, *, is_shared: bool) -> Served:
+        def take(block: int, other: int, *, is_shared: bool) -> Served:
             """Wait for lists, and widen them for what a tile brings."""
+            rows, columns = blocks[block], blocks[other]
             turns.wait(min(block, other), max(block, other))
             kept[block] = kept[block].widen(columns.stop, ranks)
             if not is_shared:
@@ -255,10 +256,10 @@ class TilePass:
                 columns = blocks[other]
                 is_sought = block < other < n_sought
                 is_shared = is_sought and (block > 0 or self._screen.fills_columns)
-                serve = partial(take, block, other, rows, columns, is_shared=is_shared)
+                serve = partial(take, block, other, is_shared=is_shared)
                 self._screen.tile(rows, columns, ranks, room, serve)
                 if is_sought and not is_shared:
-                    serve = partial(take, other, block, columns, rows, is_shared=False)
+                    serve = partial(take, other, block, is_shared=False)
                     self._screen.tile(columns, rows, ranks, room, serve)
                 turns.finish(block, other)
                 progress.update()
@@ -281,15 +282,14 @@ class TilePass:
             As :meth:`triangle`.
         """
         columns = self._slices(0, self._n_images)
-
         ranks, nothing = self._ranks(n_near=self._n_images), self._lists(np.arange(0))
 
         def read(rows: NDArray[np.int64], room: Room) -> _Settled:
             kept = self._lists(rows)
             for part in columns:
                 kept = kept.widen(part.stop, ranks)
-                served = Served(kept, nothing, part.start, 0)
-                self._screen.tile(rows, part, ranks, room, partial(Served, *served))
+                serve = partial(Served, kept, nothing, part.start, 0)
+                self._screen.tile(rows, part, ranks, room, serve)
             return self._settle(rows, kept)
 
         starts = range(0, len(positions), self._block_size)

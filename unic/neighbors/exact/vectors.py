@@ -45,15 +45,12 @@ _LOOPS = (  # files with functions that numba compiles
 )
 
 
-def drop_stale_loops(package: Path) -> None:
+def _drop_stale_loops() -> None:
     """Delete cached machine code that is older than any file with compiled functions.
 
     numba compares a function with its own file alone, and would go on with what others were.
-
-    Args:
-        package: Folder of the package.
     """
-    sources = [package / name for name in _LOOPS]
+    sources = [Path(__file__).parents[2] / name for name in _LOOPS]
     newest = max(source.stat().st_mtime for source in sources)
     for cache in {source.parent / "__pycache__" for source in sources}:
         for index in cache.glob("*.nbi") if os.access(cache, os.W_OK) else ():
@@ -62,7 +59,7 @@ def drop_stale_loops(package: Path) -> None:
                     index.unlink()
 
 
-drop_stale_loops(Path(__file__).parents[2])
+_drop_stale_loops()
 
 
 class Instructions(NamedTuple):
