@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Semaphore, Thread
+from typing import TextIO
 
 import pytest
 
@@ -274,21 +275,48 @@ def test_a_kill_of_the_server_while_it_imports_is_told_to_all(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     tell = "open(f'importing.{os.getpid()}', 'w').close()"
     Path("slow.py").write_text(f"import os, time\n{tell}\ntime.sleep(60)")
-    server = Server()
-    with ThreadPoolExecutor(2) as pool:
+    opened = Semaphore(0)
+    with closing(Server()) as server, ThreadPoolExecutor(2) as pool:
+        open_channel = server._open_channel
+
+        @contextmanager
+        def open_and_tell() -> Iterator[TextIO]:
+            with open_channel() as channel:
+                opened.release()
+                yield channel
+
+        monkeypatch.setattr(server, "_open_channel", open_and_tell)
         asked = [pool.submit(run, server, "import slow", name) for name in ("a.py", "b.py")]
         deadline = time.monotonic() + 20
         while not (found := list(Path().glob("importing.*"))):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        for _ in asked:  # one that is asked for later is told that nothing of it ran
+            assert opened.acquire(timeout=20)
         os.kill(int(found[0].suffix[1:]), signal.SIGKILL)
         for future in asked:
             with pytest.raises(ChildProcessError, match="was killed by SIGKILL"):
                 future.result(10)
-    assert not server.is_alive
-    with pytest.raises(CannotForkError, match="was killed by SIGKILL"):
-        run(server, "")
-    server.close()
+        assert not server.is_alive
+        with pytest.raises(CannotForkError, match="was killed by SIGKILL"):
+            run(server, "")
+
+
+def test_a_script_that_nobody_watches_does_not_run_and_ends_nothing_else(server: Server) -> None:
+    @contextmanager
+    def fail(pid: int) -> Iterator[None]:
+        pids.append(pid)
+        raise KeyError("watch")
+        yield
+
+    pids: list[int] = []
+    Path("unwatched.py").write_text("open('ran', 'w')")
+    with pytest.raises(KeyError, match="watch"):
+        server.run("unwatched.py", environment=os.environ, watch=fail)
+    wait_for_end(pids)
+    assert run(server, "open('second', 'w')").status == 0
+    assert not Path("ran").exists()
+    assert Path("second").exists()
 
 
 def test_a_kill_of_a_script_ends_what_it_started(tmp_path: Path) -> None:

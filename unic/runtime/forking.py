@@ -26,8 +26,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
@@ -128,14 +128,19 @@ class Server:
         self._control.close()
         self._process.wait()
 
-    def _open_channel(self) -> TextIO:
+    @contextmanager
+    def _open_channel(self) -> Iterator[TextIO]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             try:
                 socket.send_fds(self._control, [_RUN], [theirs.fileno()])
             except OSError:
                 raise CannotForkError(f"the process to fork from {self._describe_end()}") from None
-            return ours.makefile("rw", encoding="utf-8")
+            channel = ours.makefile("rw", encoding="utf-8")
+        try:
+            yield channel
+        finally:
+            _close(channel)
 
     def _read(self, channel: TextIO) -> dict[str, Any]:
         try:
@@ -161,6 +166,10 @@ def describe_end(status: int) -> str:
 class _Script(NamedTuple):
     channel: TextIO
     imported: BinaryIO  # where it leaves the names of the modules that it has imported
+
+    def close(self) -> None:
+        _close(self.channel)
+        self.imported.close()
 
 
 class _Forking:
@@ -216,7 +225,7 @@ class _Forking:
     def _start(self, channel: TextIO) -> None:
         line = channel.readline()
         if not line:  # who asks is gone
-            channel.close()
+            _close(channel)
             return
         request = json.loads(line)
         _import(self.to_import)
@@ -229,7 +238,7 @@ class _Forking:
             pid = os.fork()
         except OSError as error:
             _write(channel, {"error": str(error)})
-            _close(script)
+            script.close()
         else:
             if pid == 0:
                 try:
@@ -253,9 +262,9 @@ class _Forking:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if not script.channel.readline():  # nobody watches
             return
-        script.channel.close()
+        _close(script.channel)
         for other in self.scripts.values():
-            _close(other)
+            other.close()
         self.control.close()
         os.close(self.wakeup)
         os.close(self.waking)
@@ -283,7 +292,7 @@ class _Forking:
             _write(script.channel, ended._asdict())
             script.imported.seek(0)
             self.to_import += script.imported.read().decode().split()
-            _close(script)
+            script.close()
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self.scripts:
@@ -329,9 +338,9 @@ def _import(modules: Iterable[str]) -> None:
             importlib.import_module(module)
 
 
-def _close(script: _Script) -> None:
-    script.channel.close()
-    script.imported.close()
+def _close(channel: TextIO) -> None:
+    with suppress(OSError):  # what could not be written is still in it, and it is closed
+        channel.close()
 
 
 def _forget() -> None:
