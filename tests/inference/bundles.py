@@ -118,9 +118,20 @@ def _make_model(features: NDArray[np.float32], labels: NDArray[np.int64], labele
     cosines = points @ points.T - 4 * np.eye(len(points), dtype=np.float32)
     partitions = np.stack([labels, (labels + 3) % 10])
     partitions[1, ::7] = 0
-    heads = start_heads(points, partitions, 10)
-    probs = heads.predict(points)
+    read = coordinates if labeled else points
+    heads = start_heads(read, partitions, 10)
+    probs = heads.predict(read)
     orders = match_clusters(probs)
     neighbors = np.argsort(-cosines, axis=1)[:, :10]
     mean = average(probs, orders)
-    return Model(directions, whitening, heads, orders, points, mean, neighbors, known)
+    return Model(
+        directions,
+        whitening,
+        heads,
+        orders,
+        points,
+        mean,
+        neighbors,
+        known,
+        reads_coordinates=labeled,
+    )

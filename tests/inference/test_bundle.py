@@ -108,7 +108,7 @@ def test_a_damaged_file_is_refused(results: Path) -> None:
 def test_other_formats_are_refused(bundle: Bundle, results: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_model(other, bundle.learned.model, about={})
-    with pytest.raises(ValueError, match=r"other.safetensors must be .* 'unic bundle 2', got 1"):
+    with pytest.raises(ValueError, match=r"other.safetensors must be .* 'unic bundle 3', got 2"):
         read_bundle(other)
     save_tensors(other, {"a": torch.zeros(1)})
     with pytest.raises(ValueError, match="got None"):

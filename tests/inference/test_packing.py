@@ -268,6 +268,7 @@ def test_a_training_describes_itself(trained: Trained) -> None:
 
 
 def test_a_training_of_other_images_is_refused(project: Project, tmp_path: Path) -> None:
+    project.run("results/frozen/model.safetensors")
     write_index(tmp_path / "a.parquet", {"train": ["0", "1"]}, name="digits", root=None)
     folder = project.folder / "results/frozen/seed1"
     with pytest.raises(ValueError, match="must be of the train images of the index"):

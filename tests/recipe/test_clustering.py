@@ -14,6 +14,8 @@ from tests.baselines.blobs import (
 from unic.baselines.methods import MethodInputs
 from unic.baselines.spectral import join_neighbors
 from unic.recipe.clustering import (
+    N_DISCOVERED,
+    N_KEPT,
     Consensus,
     Quality,
     Space,
@@ -21,6 +23,7 @@ from unic.recipe.clustering import (
     balances_to_try,
     cluster,
     draw_sample,
+    fit,
     judge_heads,
     judge_partitions,
     prefers_balance,
@@ -221,3 +224,25 @@ def test_known_labels_are_kept_and_name_their_clusters() -> None:
     inputs = MethodInputs({"train": points.astype(np.float32)}, order[:, :6], known)
     found = cluster(inputs, n_clusters=3, generator=torch.Generator().manual_seed(0), device="cpu")
     assert found["train"][0].tolist() == np.array([1, 0, 2])[truth].tolist()
+
+
+@pytest.mark.parametrize(("shares", "is_discovery"), [((2, 2), True), ((1, 8), False)])
+def test_many_labels_of_equal_classes_are_discovered_from_random_heads(
+    shares: tuple[int, int], is_discovery: bool
+) -> None:
+    generator = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 100)
+    points = 10 * np.eye(4, 12)[truth] + 0.5 * generator.normal(size=(400, 12))
+    every = np.where(truth == 0, shares[0], shares[1])  # of two classes one image in so many
+    known = np.where((truth < 2) & (np.arange(400) % every == 0), truth, -1)
+    fitted = fit(
+        points.astype(np.float32),
+        known_labels=known,
+        n_clusters=4,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert fitted.model.reads_coordinates == is_discovery
+    assert len(fitted.model.heads.weights) == (N_DISCOVERED if is_discovery else N_KEPT)
+    found = fitted.model.predict_training().probs.argmax(1).numpy()
+    assert (found[truth < 2] == truth[truth < 2]).all()
+    assert is_same_partition(found, truth)

@@ -4,11 +4,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unic.neighbors.label_groups import LabelGroups
 from unic.recipe.heads import (
+    LENGTH,
     SCALE,
     Heads,
     Training,
     _draw_batch,
+    draw_heads,
     loss_slope,
     measure_fit,
     start_heads,
@@ -248,11 +251,53 @@ def test_the_slope_of_an_image_sums_to_zero_and_stays_finite() -> None:
 
 
 @pytest.mark.parametrize("n_images", [6, 20])
+def test_labeled_anchors_are_paired_with_any_image_of_their_label(n_images: int) -> None:
+    others = torch.from_numpy(np.random.default_rng(0).integers(n_images, size=(n_images, 3)))
+    known = np.where(np.arange(n_images) < 5, np.arange(n_images) % 2, -1)  # 0, 2, 4 and 1, 3
+    groups, seen = LabelGroups(known), set()
+    for seed in range(60):
+        batch = _draw_batch(others, groups, 6, torch.Generator().manual_seed(seed))
+        anchors = batch.images[: len(batch.partners)].numpy()
+        partners = batch.images[batch.partners].numpy()
+        labeled = known[anchors] >= 0
+        assert (known[anchors] == known[partners])[labeled].all()
+        is_neighbor = (others.numpy()[anchors] == partners[:, None]).any(1)
+        assert is_neighbor[~labeled].all()
+        seen |= set(zip(anchors[labeled].tolist(), partners[labeled].tolist(), strict=True))
+    assert len(seen) == 3 * 3 + 2 * 2
+
+
+def test_labels_say_which_clusters_are_whose_where_they_pair_images() -> None:
+    labels = unit_points()[:, :4].argmax(axis=1)
+    labels[::3] = -1
+    settings = {"n_steps": 300, "learning_rate": 0.1, "supervised": 1.0, "pairs_labels": True}
+    trained = train(random_heads(), np.full((3, 4), 0.25), labels, **settings)
+    found = trained.predict(unit_points()).argmax(2).numpy()[labels >= 0]
+    assert (found == labels[labels >= 0, None]).mean() > 0.95
+
+
+def test_random_heads_differ_and_are_unsure() -> None:
+    points = (LENGTH * unit_points()).astype(np.float32)
+    heads = draw_heads(5, 4, points.shape[1], generator=torch.Generator().manual_seed(0))
+    probs = heads.predict(points)  # (n, h, c)
+    assert probs.amax(2).median() < 0.9
+    assert (heads.weights.abs().amax((1, 2)) <= 1 / 16).all()
+    assert len({tuple(probs[:, head].argmax(1).tolist()) for head in range(5)}) == 5
+
+
+def test_rescaled_heads_say_the_same_of_points_of_another_scale() -> None:
+    heads, points = random_heads(), unit_points()
+    np.testing.assert_allclose(
+        heads.rescale(8.0).predict(points), heads.predict(8.0 * points), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("n_images", [6, 20])
 def test_batches_hold_anchors_and_a_neighbor_of_each(n_images: int) -> None:
     others = torch.from_numpy(np.random.default_rng(0).integers(n_images, size=(n_images, 3)))
     seen = set()
     for seed in range(60):
-        batch = _draw_batch(others, 6, torch.Generator().manual_seed(seed))
+        batch = _draw_batch(others, None, 6, torch.Generator().manual_seed(seed))
         anchors = batch.images[: len(batch.partners)]
         assert len(anchors) == 6
         assert batch.is_whole == (n_images == 6)

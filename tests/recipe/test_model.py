@@ -30,12 +30,14 @@ def make_model(known: bool = False) -> tuple[Model, NDArray[np.float32]]:
 def test_new_images_are_half_of_their_own_and_half_of_their_neighbors(known: bool) -> None:
     model, new = make_model(known)
     found = model.predict(new)
+    assert model.reads_coordinates == known
+    coordinates = model.directions.project(new).astype(np.float64)
     points = model.place(new).astype(np.float64)
     weights, biases = model.heads.weights.double().numpy(), model.heads.biases.double().numpy()
     for row, point in enumerate(points):
         own = np.zeros(3)
         for head, order in enumerate(model.orders):
-            logits = weights[head] @ point + biases[head]
+            logits = weights[head] @ (coordinates[row] if known else point) + biases[head]
             probs = np.exp(logits - logits.max())
             own += (probs / probs.sum())[order] / len(model.orders)
         cosines = model.points.astype(np.float64) @ point
@@ -77,12 +79,14 @@ def test_neighbors_are_found_as_by_a_full_sort(n_others: int) -> None:
     )
 
 
-def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
-    model, new = make_model(known=True)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_model_comes_back_as_it_was(tmp_path: Path, known: bool) -> None:
+    model, new = make_model(known)
     save_model(tmp_path / "model.safetensors", model, {"n_clusters": 3})
     again, about = read_model(tmp_path / "model.safetensors")
     assert about["n_clusters"] == 3
     assert again.n_clusters == 3
+    assert again.reads_coordinates == model.reads_coordinates == known
     torch.testing.assert_close(again.predict(new).probs, model.predict(new).probs, rtol=0, atol=0)
 
 
@@ -100,5 +104,5 @@ def test_refuses_features_of_another_backbone() -> None:
 def test_refuses_files_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_tensors(path, {"a": torch.zeros(1)}, about={"format": 0})
-    with pytest.raises(ValueError, match=re.escape("recipe of format 1, got format 0")):
+    with pytest.raises(ValueError, match=re.escape("recipe of format 2, got format 0")):
         read_model(path)

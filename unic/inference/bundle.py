@@ -25,7 +25,7 @@ from unic.storage.digests import image_digest
 from unic.storage.files import first_line
 from unic.storage.tensor_files import read_tensors, save_tensors
 
-FORMAT = "unic bundle 2"  # raised where one of before cannot be read
+FORMAT = "unic bundle 3"  # raised where one of before cannot be read
 NAME = "model.safetensors"  # in the folder of an experiment
 _IDS = "training_ids"
 

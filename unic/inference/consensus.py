@@ -79,7 +79,7 @@ class ConsensusGraph(nn.Module):
 
     def __init__(self, model: Model):
         super().__init__()
-        self.n_heads = len(model.orders)
+        self.n_heads, self.reads_coordinates = len(model.orders), model.reads_coordinates
         held = {
             "center": torch.from_numpy(model.directions.mean),  # (d,)
             "directions": torch.from_numpy(model.directions.vectors),  # (d, r)
@@ -100,7 +100,8 @@ class ConsensusGraph(nn.Module):
         is_map = self.whitening.ndim == 2
         spread = coordinates @ self.whitening if is_map else coordinates * self.whitening
         points = _to_unit(spread)  # (b, r)
-        logits = points @ self.weights + self.biases  # (b, h * c)
+        read = coordinates if self.reads_coordinates else points  # (b, r)
+        logits = read @ self.weights + self.biases  # (b, h * c)
         heads = logits.unflatten(1, (self.n_heads, -1)).softmax(2)  # (b, h, c)
         index = self.orders.expand(heads.shape[0], -1, -1)  # (b, h, c), len would fix b
         own = heads.gather(2, index).mean(1)  # (b, c)

@@ -15,7 +15,16 @@ from unic.baselines.methods import Found, MethodInputs
 from unic.baselines.spectral import join_neighbors
 from unic.neighbors.mining import mine_neighbors
 from unic.recipe.consensus import average, match_clusters, measure_agreements
-from unic.recipe.heads import SCALE, Heads, Training, measure_fit, start_heads, train_heads
+from unic.recipe.heads import (
+    LENGTH,
+    SCALE,
+    Heads,
+    Training,
+    draw_heads,
+    measure_fit,
+    start_heads,
+    train_heads,
+)
 from unic.recipe.model import N_NEIGHBORS, Model
 from unic.recipe.partitions import choose_counts, find_partitions
 from unic.recipe.silhouettes import centroid_silhouette
@@ -30,8 +39,12 @@ MIN_LABELED = 10  # of these, of each labeled class, or all that there are
 N_HEADS = 10  # trained by each of the two criteria
 N_KEPT = 6  # of these, the best once they are trained
 UNLABELED = Training()
-LABELED = Training(n_steps=200, learning_rate=0.03)  # GCD, from softer heads
+LABELED = Training(n_steps=200, learning_rate=0.03)  # from softer heads
 LABELED_SCALE = 5.0
+DISCOVERING = Training(  # GCD, from random heads
+    n_steps=2000, learning_rate=0.003, batch_size=256, supervised=0.3, pairs_labels=True
+)
+N_DISCOVERING, N_DISCOVERED = 12, 9  # of these heads, and the best of them
 MANY_LABELS = 0.1  # share of the images, see `balances_to_try`
 MAX_LABEL_IMBALANCE = 0.05  # nats, see `balances_to_try`
 MIN_COMPACTNESS = 0.88  # see `prefers_balance`
@@ -39,9 +52,10 @@ MAX_DISAGREEMENT = 1.8  # see `prefers_balance`
 
 
 class Images(NamedTuple):
-    """All training images, in the space that heads look at."""
+    """All training images."""
 
-    points: NDArray[np.float32]  # (n, r)
+    coordinates: NDArray[np.float32]  # (n, r), as they are
+    points: NDArray[np.float32]  # (n, r), whitened, of unit length
     neighbors: NDArray[np.int64]  # (n, k), without the images themselves
     known_labels: NDArray[np.int64]  # (n,), -1 = unknown
 
@@ -124,11 +138,15 @@ def cluster(
     averages one is taken (:func:`prefers_balance`).
 
     New images are given half by their own features, half by their 10 nearest training images.
-    Where labels are known (GCD), features are whitened by what varies within classes
-    (:func:`find_class_whitening`), labeled images keep their cluster in all partitions, and the
-    cross-entropy of their labels is added to the loss, of a longer training from softer heads;
-    sizes are equal if those of many labels are (:func:`balances_to_try`), and labeled images are
-    given their label at the end.
+
+    Where labels are known, features are whitened by what varies within classes
+    (:func:`find_class_whitening`). If they are many and their classes of equal sizes
+    (:func:`balances_to_try`), as in GCD, no partitions are sought: 12 heads of random weights are
+    trained for equal sizes on the coordinates as they are, in small batches, with neighbors in
+    the whitened space and images of the same label as positives (UNIC, Section 3.2) and 0.3 of
+    the labels' cross-entropy, and the best 9 are averaged. Otherwise labeled images keep their
+    cluster in all partitions, and the cross-entropy is added to the loss, of a longer training
+    from softer heads. Labeled images are given their label at the end.
 
     Args:
         inputs: Features of all splits, known labels.
@@ -179,30 +197,14 @@ def fit(
     if (known_labels >= 0).any():
         whitening = find_class_whitening(coordinates, known_labels)  # (r, r)
     points = whiten(coordinates, whitening)  # (n, r)
-    images = Images(points, _find_neighbors(points), known_labels)
-    space = _draw_space(directions, coordinates, images, generator)
-    partitions = find_partitions(
-        space.points,
-        space.graphs,
-        n_clusters=n_clusters,
-        counts=choose_counts(n_clusters),
-        known_labels=known_labels[space.rows],
-        generator=generator,
-    )
-    heads = start_heads(space.points["main"], partitions, n_clusters)
-    quality = judge_partitions(space, partitions, heads)
-    consensuses = [
-        _train(
-            heads,
-            partitions,
-            images,
-            space,
-            quality,
-            is_balanced=is_balanced,
-            generator=generator,
-        )
-        for is_balanced in balances_to_try(known_labels)
-    ]
+    images = Images(coordinates, points, _find_neighbors(points), known_labels)
+    space = _draw_space(directions, images, generator)
+    balances = balances_to_try(known_labels)
+    is_discovery = balances == [True]
+    if is_discovery:
+        consensuses = [_discover(images, space, n_clusters, generator)]
+    else:
+        consensuses = _start(images, space, n_clusters, balances, generator)
     free, balanced = consensuses[0], consensuses[-1]  # one and the same where labels tell
     taken = balanced if prefers_balance(free, balanced) else free
     for each in consensuses:
@@ -214,7 +216,17 @@ def fit(
             "; taken" if each is taken else "",
         )
     return Fitted(
-        Model(directions, whitening, taken.heads, taken.orders, points, taken.probs, *images[1:]),
+        Model(
+            directions,
+            whitening,
+            taken.heads,
+            taken.orders,
+            points,
+            taken.probs,
+            images.neighbors,
+            known_labels,
+            reads_coordinates=is_discovery,
+        ),
         taken.silhouette,
         taken.disagreement,
         taken.is_balanced,
@@ -286,41 +298,77 @@ def judge_heads(space: Space, probs: Tensor) -> Quality:
     return Quality(np.array(silhouettes), fit.disagreement, fit.imbalance)
 
 
-def _train(
-    heads: Heads,
-    partitions: NDArray[np.int64],
+def _start(
     images: Images,
     space: Space,
-    quality: Quality,
-    *,
-    is_balanced: bool,
+    n_clusters: int,
+    balances: list[bool],
     generator: torch.Generator,
-) -> Consensus:
-    """Train the heads that start from the best partitions, and average the best of these."""
-    costs = quality.balanced_cost() if is_balanced else quality.cost()
-    chosen = np.argsort(costs, kind="stable")[:N_HEADS]
-    n_clusters = heads.weights.shape[1]
-    sizes = np.stack([np.bincount(partitions[h], minlength=n_clusters) + 1.0 for h in chosen])
-    priors = np.ones_like(sizes) if is_balanced else sizes  # (h, c)
-    settings, softness = (LABELED, LABELED_SCALE / SCALE) if images.is_labeled else (UNLABELED, 1.0)
-    trained = train_heads(
-        heads.select(chosen).soften(softness),
-        images.points,
-        images.neighbors,
-        priors=(priors / priors.sum(1, keepdims=True)).astype(np.float32),
-        known_labels=images.known_labels,
-        settings=settings,
+) -> list[Consensus]:
+    """For free and for equal sizes, or one of them: heads from the best partitions, averaged."""
+    partitions = find_partitions(
+        space.points,
+        space.graphs,
+        n_clusters=n_clusters,
+        counts=choose_counts(n_clusters),
+        known_labels=images.known_labels[space.rows],
         generator=generator,
     )
-    fit = judge_heads(space, trained.predict(space.points["main"]))
+    heads = start_heads(space.points["main"], partitions, n_clusters)
+    quality = judge_partitions(space, partitions, heads)
+    settings, softness = (LABELED, LABELED_SCALE / SCALE) if images.is_labeled else (UNLABELED, 1.0)
+    consensuses = []
+    for is_balanced in balances:
+        costs = quality.balanced_cost() if is_balanced else quality.cost()
+        chosen = np.argsort(costs, kind="stable")[:N_HEADS]
+        sizes = np.stack([np.bincount(partitions[h], minlength=n_clusters) + 1.0 for h in chosen])
+        priors = np.ones_like(sizes) if is_balanced else sizes  # (h, c)
+        trained = train_heads(
+            heads.select(chosen).soften(softness),
+            images.points,
+            images.neighbors,
+            priors=(priors / priors.sum(1, keepdims=True)).astype(np.float32),
+            known_labels=images.known_labels,
+            settings=settings,
+            generator=generator,
+        )
+        consensuses.append(
+            _average_best(trained, images.points, space, n_kept=N_KEPT, is_balanced=is_balanced)
+        )
+    return consensuses
+
+
+def _discover(
+    images: Images, space: Space, n_clusters: int, generator: torch.Generator
+) -> Consensus:
+    """Heads of equal sizes from random starts, which labels guide to their classes, averaged."""
+    length = np.sqrt(np.square(images.coordinates).sum(1, dtype=np.float64).mean())
+    factor = float(LENGTH / length)
+    trained = train_heads(
+        draw_heads(N_DISCOVERING, n_clusters, images.coordinates.shape[1], generator=generator),
+        images.coordinates * np.float32(factor),
+        images.neighbors,
+        priors=np.full((N_DISCOVERING, n_clusters), 1 / n_clusters, dtype=np.float32),
+        known_labels=images.known_labels,
+        settings=DISCOVERING,
+        generator=generator,
+    ).rescale(factor)
+    return _average_best(trained, images.coordinates, space, n_kept=N_DISCOVERED, is_balanced=True)
+
+
+def _average_best(
+    heads: Heads,
+    inputs: NDArray[np.float32],
+    space: Space,
+    *,
+    n_kept: int,
+    is_balanced: bool,
+) -> Consensus:
+    """Average the best heads, each matched to those before it, first those that agree the most."""
+    fit = judge_heads(space, heads.predict(inputs[space.rows]))
     costs = fit.balanced_cost() if is_balanced else fit.cost()
-    best = trained.select(np.argsort(costs, kind="stable")[:N_KEPT])
-    return _average(best, images, space, is_balanced=is_balanced)
-
-
-def _average(heads: Heads, images: Images, space: Space, *, is_balanced: bool) -> Consensus:
-    """Average heads, each matched to those before it, beginning with those that agree the most."""
-    probs = heads.predict(images.points)  # (n, h, c)
+    heads = heads.select(np.argsort(costs, kind="stable")[:n_kept])
+    probs = heads.predict(inputs)  # (n, h, c)
     order = np.argsort(-measure_agreements(probs).mean(axis=1), kind="stable")
     probs = probs[:, torch.from_numpy(order)]
     orders = match_clusters(probs)
@@ -336,13 +384,9 @@ def _average(heads: Heads, images: Images, space: Space, *, is_balanced: bool) -
     )
 
 
-def _draw_space(
-    directions: Directions,
-    coordinates: NDArray[np.float32],
-    images: Images,
-    generator: torch.Generator,
-) -> Space:
+def _draw_space(directions: Directions, images: Images, generator: torch.Generator) -> Space:
     """The images to seek partitions on, with their graphs in the main and the plain space."""
+    coordinates = images.coordinates
     n_images = len(coordinates)
     rows, neighbors = np.arange(n_images), images.neighbors
     if n_images > MAX_SAMPLE:

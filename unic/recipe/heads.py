@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from unic.neighbors.label_groups import LabelGroups
+
 SCALE = 20.0  # of the cosine to the mean of a cluster: logits that are sure, but not hard
+LENGTH = 24.0  # root mean square of the inputs that random heads are trained on
+_BOUND = 1 / 16  # of their weights: at this length logits differ by about 1 at first
 _MIN_PROB = 1e-12
 _BLOCK_ENTRIES = 2**24  # of a block of probabilities: 64 MB in float32
 
@@ -36,6 +40,10 @@ class Heads(NamedTuple):
         """Heads whose logits are multiplied by a factor, at most 1: less sure, easier to move."""
         return Heads(factor * self.weights, factor * self.biases)
 
+    def rescale(self, factor: float) -> "Heads":
+        """Heads that say of points what these say of points that are multiplied by a factor."""
+        return Heads(factor * self.weights, self.biases)
+
 
 class Training(NamedTuple):
     """How heads are trained."""
@@ -45,6 +53,7 @@ class Training(NamedTuple):
     balance: float = 3.0  # weight of the sizes' divergence from their prior
     batch_size: int = 4096  # anchors a step; all where there are fewer
     supervised: float = 1.0  # weight of the cross-entropy of known labels, where there are some
+    pairs_labels: bool = False  # whether a labeled anchor's neighbor is any image of its label
 
 
 def start_heads(
@@ -64,6 +73,19 @@ def start_heads(
     return Heads(weights, torch.zeros(weights.shape[:2]))
 
 
+def draw_heads(n_heads: int, n_clusters: int, n_dims: int, *, generator: torch.Generator) -> Heads:
+    """Heads of uniform random weights, for inputs of a mean length of :data:`LENGTH`.
+
+    Args:
+        n_heads: h.
+        n_clusters: c.
+        n_dims: r.
+        generator: Source of the weights.
+    """
+    weights = torch.rand(n_heads, n_clusters, n_dims, generator=generator)  # (h, c, r)
+    return Heads(_BOUND * (2.0 * weights - 1.0), torch.zeros(n_heads, n_clusters))
+
+
 def train_heads(
     heads: Heads,
     points: NDArray[np.float32],
@@ -79,7 +101,8 @@ def train_heads(
     Each minimizes ``mean_i -log <y_i, y_p> + balance * KL(mean_i y_i || prior)``, with one random
     neighbor ``p`` of each anchor a step. A uniform prior gives the entropy of the paper's Eq. 8;
     the sizes of the partition that a head starts from assume no equal sizes. Where labels are
-    known, the cross-entropy of these is added.
+    known, the cross-entropy of these is added, or the neighbor of a labeled anchor is a random
+    image of its label (UNIC, Section 3.2).
 
     Args:
         heads: To start from.
@@ -101,8 +124,9 @@ def train_heads(
     rows, others = torch.from_numpy(points), torch.from_numpy(neighbors)
     log_priors = torch.from_numpy(priors).log()  # (h, c)
     labels = torch.from_numpy(known_labels)
+    groups = LabelGroups(known_labels) if settings.pairs_labels else None
     for _ in range(settings.n_steps):
-        batch = _draw_batch(others, settings.batch_size, generator)
+        batch = _draw_batch(others, groups, settings.batch_size, generator)
         of_batch = rows if batch.is_whole else rows[batch.images]  # (b, r)
         logits = torch.addmm(biases, of_batch, weights.T)  # (b, h * c)
         probs = logits.view(-1, n_heads, n_clusters).softmax(2)
@@ -165,16 +189,25 @@ class _Batch(NamedTuple):
     is_whole: bool  # whether the batch is all images, in their order
 
 
-def _draw_batch(others: Tensor, batch_size: int, generator: torch.Generator) -> _Batch:
+def _draw_batch(
+    others: Tensor, groups: LabelGroups | None, batch_size: int, generator: torch.Generator
+) -> _Batch:
     """Anchors and a random neighbor of each; all images where a batch has room for them."""
     n_images, n_neighbors = others.shape
-    if n_images <= batch_size:
-        images = torch.arange(n_images)
-        ranks = torch.randint(n_neighbors, (n_images,), generator=generator)
-        return _Batch(images, others[images, ranks], is_whole=True)
-    anchors = torch.randint(n_images, (batch_size,), generator=generator)  # (a,)
-    ranks = torch.randint(n_neighbors, (batch_size,), generator=generator)
-    images = torch.cat([anchors, others[anchors, ranks]])  # (2 a,)
+    is_whole = n_images <= batch_size
+    anchors = torch.arange(n_images)
+    if not is_whole:
+        anchors = torch.randint(n_images, (batch_size,), generator=generator)  # (a,)
+    ranks = torch.randint(n_neighbors, (len(anchors),), generator=generator)
+    partners = others[anchors, ranks]  # (a,)
+    if groups is not None:
+        labeled = torch.from_numpy(groups.is_labeled)[anchors].nonzero()[:, 0]  # (l,)
+        uniform = torch.rand(len(labeled), generator=generator, dtype=torch.float64)
+        same = groups.draw_same(anchors[labeled].numpy(), uniform.numpy())  # (l,)
+        partners[labeled] = torch.from_numpy(same)
+    if is_whole:
+        return _Batch(anchors, partners, is_whole=True)
+    images = torch.cat([anchors, partners])  # (2 a,)
     return _Batch(images, torch.arange(batch_size, 2 * batch_size), is_whole=False)
 
 

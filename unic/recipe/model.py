@@ -16,7 +16,7 @@ from unic.recipe.spaces import Directions, whiten
 from unic.storage.tensor_files import read_tensors, save_tensors
 
 N_NEIGHBORS = 10
-FORMAT = 1  # of the file; raised where one of before cannot be read
+FORMAT = 2  # of the file; raised where one of before cannot be read
 _BLOCK_ROWS = 4096  # of images whose distances are computed at a time
 
 
@@ -44,6 +44,7 @@ class Model(NamedTuple):
     probs: Tensor  # (n, c), what the heads say of them
     neighbors: NDArray[np.int64]  # (n, k), without themselves
     known_labels: NDArray[np.int64]  # (n,), -1 = unknown
+    reads_coordinates: bool = False  # whether heads look at coordinates as they are, not at points
 
     @property
     def n_clusters(self) -> int:
@@ -67,8 +68,10 @@ class Model(NamedTuple):
         Raises:
             ValueError: As :meth:`place`.
         """
-        points = self.place(features)  # (n, r)
-        probs = average(self.heads.predict(points), self.orders)  # (n, c)
+        coordinates = self.directions.project(features)  # (n, r)
+        points = whiten(coordinates, self.whitening)  # (n, r)
+        read = coordinates if self.reads_coordinates else points  # (n, r)
+        probs = average(self.heads.predict(read), self.orders)  # (n, c)
         near, distances = find_neighbors(points, self.points)  # (n, k) each
         return Predictions(smooth(probs, self.probs, near), near, distances)
 
@@ -173,6 +176,7 @@ def take_apart(model: Model) -> dict[str, Tensor]:
         "training_probs": model.probs,
         "training_neighbors": torch.from_numpy(model.neighbors),
         "training_known_labels": torch.from_numpy(model.known_labels),
+        "reads_coordinates": torch.tensor(model.reads_coordinates),
     }
 
 
@@ -188,4 +192,5 @@ def put_together(tensors: Mapping[str, Tensor]) -> Model:
         tensors["training_probs"],
         arrays["training_neighbors"],
         arrays["training_known_labels"],
+        reads_coordinates=bool(arrays["reads_coordinates"]),
     )
