@@ -226,15 +226,24 @@ def test_known_labels_are_kept_and_name_their_clusters() -> None:
     assert found["train"][0].tolist() == np.array([1, 0, 2])[truth].tolist()
 
 
-@pytest.mark.parametrize(("shares", "is_discovery"), [((2, 2), True), ((1, 8), False)])
-def test_many_labels_of_equal_classes_are_discovered_from_random_heads(
-    shares: tuple[int, int], is_discovery: bool
+@pytest.mark.parametrize(
+    ("every", "is_discovery"),
+    [
+        ((2, 2, 0, 0), True),  # of two classes every second image, the others are new
+        ((1, 8, 0, 0), False),  # classes of unequal sizes
+        ((2, 2, 2, 2), False),  # no class is new
+        ((30, 30, 0, 0), False),  # few labels
+    ],
+)
+def test_new_classes_beside_many_labels_are_discovered_from_random_heads(
+    every: tuple[int, ...], is_discovery: bool
 ) -> None:
     generator = np.random.default_rng(0)
     truth = np.repeat(np.arange(4), 100)
     points = 10 * np.eye(4, 12)[truth] + 0.5 * generator.normal(size=(400, 12))
-    every = np.where(truth == 0, shares[0], shares[1])  # of two classes one image in so many
-    known = np.where((truth < 2) & (np.arange(400) % every == 0), truth, -1)
+    known = np.full(400, -1)
+    for label in np.flatnonzero(every):
+        known[100 * label : 100 * label + 100 : every[label]] = label
     fitted = fit(
         points.astype(np.float32),
         known_labels=known,
@@ -244,5 +253,22 @@ def test_many_labels_of_equal_classes_are_discovered_from_random_heads(
     assert fitted.model.reads_coordinates == is_discovery
     assert len(fitted.model.heads.weights) == (N_DISCOVERED if is_discovery else N_KEPT)
     found = fitted.model.predict_training().probs.argmax(1).numpy()
-    assert (found[truth < 2] == truth[truth < 2]).all()
+    assert (found == truth)[truth < 2].all()
     assert is_same_partition(found, truth)
+
+
+def test_discovered_clusters_have_the_numbers_of_their_labels() -> None:
+    generator = np.random.default_rng(0)
+    truth = np.repeat(np.arange(12), 20)
+    points = 10 * np.eye(12, 16)[truth] + 0.5 * generator.normal(size=(240, 16))
+    numbers = np.random.default_rng(1).permutation(12)
+    known = np.where((truth < 10) & (np.arange(240) % 20 < 3), numbers[truth], -1)
+    fitted = fit(
+        points.astype(np.float32),
+        known_labels=known,
+        n_clusters=12,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert fitted.model.reads_coordinates
+    own = fitted.model.probs.argmax(1).numpy()  # before labeled images are given their label
+    assert (own == numbers[truth])[truth < 10].mean() > 0.9

@@ -14,7 +14,12 @@ from unic.baselines.checks import check_inputs
 from unic.baselines.methods import Found, MethodInputs
 from unic.baselines.spectral import join_neighbors
 from unic.neighbors.mining import mine_neighbors
-from unic.recipe.consensus import average, match_clusters, measure_agreements
+from unic.recipe.consensus import (
+    average,
+    match_clusters,
+    measure_agreements,
+    order_by_labels,
+)
 from unic.recipe.heads import (
     LENGTH,
     SCALE,
@@ -140,13 +145,13 @@ def cluster(
     New images are given half by their own features, half by their 10 nearest training images.
 
     Where labels are known, features are whitened by what varies within classes
-    (:func:`find_class_whitening`). If they are many and their classes of equal sizes
-    (:func:`balances_to_try`), as in GCD, no partitions are sought: 12 heads of random weights are
-    trained for equal sizes on the coordinates as they are, in small batches, with neighbors in
-    the whitened space and images of the same label as positives (UNIC, Section 3.2) and 0.3 of
-    the labels' cross-entropy, and the best 9 are averaged. Otherwise labeled images keep their
-    cluster in all partitions, and the cross-entropy is added to the loss, of a longer training
-    from softer heads. Labeled images are given their label at the end.
+    (:func:`find_class_whitening`). If they are many, of classes of equal sizes
+    (:func:`balances_to_try`), and other classes are new (GCD), no partitions are sought: 12 heads
+    of random weights are trained for equal sizes on the coordinates as they are, in small batches,
+    with neighbors in the whitened space and images of the same label as positives (UNIC, Section
+    3.2) and 0.3 of the labels' cross-entropy, and the best 9 are averaged. Otherwise labeled
+    images keep their cluster in all partitions, and the cross-entropy is added to the loss, of a
+    longer training from softer heads. Labeled images are given their label at the end.
 
     Args:
         inputs: Features of all splits, known labels.
@@ -200,7 +205,8 @@ def fit(
     images = Images(coordinates, points, _find_neighbors(points), known_labels)
     space = _draw_space(directions, images, generator)
     balances = balances_to_try(known_labels)
-    is_discovery = balances == [True]
+    n_labeled_classes = len(np.unique(known_labels[known_labels >= 0]))
+    is_discovery = balances == [True] and n_labeled_classes < n_clusters
     if is_discovery:
         consensuses = [_discover(images, space, n_clusters, generator)]
     else:
@@ -353,7 +359,10 @@ def _discover(
         settings=DISCOVERING,
         generator=generator,
     ).rescale(factor)
-    return _average_best(trained, images.coordinates, space, n_kept=N_DISCOVERED, is_balanced=True)
+    found = _average_best(trained, images.coordinates, space, n_kept=N_DISCOVERED, is_balanced=True)
+    # Of few labels a class, heads may have learned the cluster but not its number.
+    order = order_by_labels(found.probs, images.known_labels)
+    return found._replace(orders=found.orders[:, order], probs=found.probs[:, order])
 
 
 def _average_best(

@@ -31,6 +31,27 @@ def match_clusters(probs: Tensor) -> NDArray[np.int64]:
     return np.stack(orders)
 
 
+def order_by_labels(probs: Tensor, known_labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give each label the cluster that its images share most (Hungarian method).
+
+    Args:
+        probs: Shape ``(n, c)``.
+        known_labels: Shape ``(n,)``, below c, -1 = unknown.
+
+    Returns:
+        Which cluster is to have each number, ``(c,)``; those without a label keep their order.
+    """
+    n_clusters = probs.shape[1]
+    labeled = np.flatnonzero(known_labels >= 0)
+    shared = np.zeros((n_clusters, n_clusters))  # label, cluster
+    np.add.at(shared, known_labels[labeled], probs[torch.from_numpy(labeled)].numpy())
+    used = np.unique(known_labels[labeled])
+    order = np.full(n_clusters, -1)
+    order[used] = linear_sum_assignment(shared[used], maximize=True)[1]
+    order[order < 0] = np.setdiff1d(np.arange(n_clusters), order)
+    return order
+
+
 def measure_agreements(probs: Tensor) -> NDArray[np.float64]:
     """Share of the images that two heads put into the same cluster, once these are matched.
 
