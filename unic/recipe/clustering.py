@@ -208,9 +208,9 @@ def fit(
     n_labeled_classes = len(np.unique(known_labels[known_labels >= 0]))
     is_discovery = balances == [True] and n_labeled_classes < n_clusters
     if is_discovery:
-        consensuses = [_discover(images, space, n_clusters, generator)]
+        consensuses = [_train_random(images, space, n_clusters, generator)]
     else:
-        consensuses = _start(images, space, n_clusters, balances, generator)
+        consensuses = _train_partitions(images, space, n_clusters, balances, generator)
     free, balanced = consensuses[0], consensuses[-1]  # one and the same where labels tell
     taken = balanced if prefers_balance(free, balanced) else free
     for each in consensuses:
@@ -304,7 +304,7 @@ def judge_heads(space: Space, probs: Tensor) -> Quality:
     return Quality(np.array(silhouettes), fit.disagreement, fit.imbalance)
 
 
-def _start(
+def _train_partitions(
     images: Images,
     space: Space,
     n_clusters: int,
@@ -344,7 +344,7 @@ def _start(
     return consensuses
 
 
-def _discover(
+def _train_random(
     images: Images, space: Space, n_clusters: int, generator: torch.Generator
 ) -> Consensus:
     """Heads of equal sizes from random starts, which labels guide to their classes, averaged."""
