@@ -112,6 +112,21 @@ def test_smoothing_equals_plain_loops() -> None:
     np.testing.assert_allclose(smooth(probs, training, neighbors), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_have_the_best_of_all_orders(seed: int) -> None:
+    probs = random_probs(n_heads=1, seed=seed)[:, 0]  # (n, c)
+    known = np.where(np.arange(40) % 3 == 0, 2 * (np.arange(40) % 2), -1)  # of 0 and 2
+    order = order_by_labels(probs, known)
+    labeled = np.flatnonzero(known >= 0)
+
+    def share(order: tuple[int, ...]) -> float:
+        return float(sum(probs[row, order[known[row]]] for row in labeled))
+
+    assert share(tuple(order)) == pytest.approx(max(map(share, permutations(range(4)))))
+    assert order[1] < order[3]  # those of no label, as they were
+    assert sorted(order) == [0, 1, 2, 3]
+
+
 # Laws
 
 
@@ -220,18 +235,3 @@ def test_refuses_neighbors_that_are_no_training_images() -> None:
 def test_refuses_orders_of_clusters_that_are_not() -> None:
     with pytest.raises(RuntimeError, match=r"index 4 is out of bounds"):
         average(random_probs(), np.full((3, 4), 4))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_labels_have_the_best_of_all_orders(seed: int) -> None:
-    probs = random_probs(n_heads=1, seed=seed)[:, 0]  # (n, c)
-    known = np.where(np.arange(40) % 3 == 0, 2 * (np.arange(40) % 2), -1)  # of 0 and 2
-    order = order_by_labels(probs, known)
-    labeled = np.flatnonzero(known >= 0)
-
-    def share(order: tuple[int, ...]) -> float:
-        return float(sum(probs[row, order[known[row]]] for row in labeled))
-
-    assert share(tuple(order)) == pytest.approx(max(map(share, permutations(range(4)))))
-    assert order[1] < order[3]  # those of no label, as they were
-    assert sorted(order) == [0, 1, 2, 3]

@@ -231,11 +231,14 @@ def test_sizes_follow_the_prior() -> None:
     np.testing.assert_allclose(trained.predict(unit_points()).mean(0), priors, atol=0.02)
 
 
-def test_known_labels_are_learned() -> None:
+@pytest.mark.parametrize(("supervised", "pairs_labels"), [(50.0, False), (1.0, True)])
+def test_known_labels_are_learned(supervised: float, pairs_labels: bool) -> None:
     labels = unit_points()[:, :4].argmax(axis=1)
     labels[::3] = -1
-    settings = {"n_steps": 300, "learning_rate": 0.1, "supervised": 50.0}
-    trained = train(random_heads(), np.full((3, 4), 0.25), labels, **settings)
+    settings = {"supervised": supervised, "pairs_labels": pairs_labels}
+    trained = train(
+        random_heads(), np.full((3, 4), 0.25), labels, n_steps=300, learning_rate=0.1, **settings
+    )
     found = trained.predict(unit_points()).argmax(2).numpy()[labels >= 0]
     assert (found == labels[labels >= 0, None]).mean() > 0.95
 
@@ -265,15 +268,6 @@ def test_labeled_anchors_are_paired_with_any_image_of_their_label(n_images: int)
         assert is_neighbor[~labeled].all()
         seen |= set(zip(anchors[labeled].tolist(), partners[labeled].tolist(), strict=True))
     assert len(seen) == 3 * 3 + 2 * 2
-
-
-def test_labels_say_which_clusters_are_whose_where_they_pair_images() -> None:
-    labels = unit_points()[:, :4].argmax(axis=1)
-    labels[::3] = -1
-    settings = {"n_steps": 300, "learning_rate": 0.1, "supervised": 1.0, "pairs_labels": True}
-    trained = train(random_heads(), np.full((3, 4), 0.25), labels, **settings)
-    found = trained.predict(unit_points()).argmax(2).numpy()[labels >= 0]
-    assert (found == labels[labels >= 0, None]).mean() > 0.95
 
 
 def test_random_heads_differ_and_are_unsure() -> None:

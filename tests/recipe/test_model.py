@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from unic.recipe.clustering import fit
 from unic.recipe.model import Model, find_neighbors, measure_distances, read_model, save_model
+from unic.recipe.spaces import whiten
 from unic.storage.tensor_files import save_tensors
 
 
@@ -31,13 +32,14 @@ def test_new_images_are_half_of_their_own_and_half_of_their_neighbors(known: boo
     model, new = make_model(known)
     found = model.predict(new)
     assert model.reads_coordinates == known
-    coordinates = model.directions.project(new).astype(np.float64)
-    points = model.place(new).astype(np.float64)
+    coordinates = model.directions.project(new)
+    points = whiten(coordinates, model.whitening).astype(np.float64)
     weights, biases = model.heads.weights.double().numpy(), model.heads.biases.double().numpy()
     for row, point in enumerate(points):
         own = np.zeros(3)
         for head, order in enumerate(model.orders):
-            logits = weights[head] @ (coordinates[row] if known else point) + biases[head]
+            read = coordinates[row].astype(np.float64) if known else point
+            logits = weights[head] @ read + biases[head]
             probs = np.exp(logits - logits.max())
             own += (probs / probs.sum())[order] / len(model.orders)
         cosines = model.points.astype(np.float64) @ point

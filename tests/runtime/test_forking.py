@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Semaphore, Thread
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import pytest
 
@@ -280,7 +280,7 @@ def test_a_kill_of_the_server_while_it_imports_is_told_to_all(
         open_channel = server._open_channel
 
         @contextmanager
-        def open_and_tell() -> Iterator[TextIO]:
+        def open_and_tell() -> Iterator[TextIO]:  # the server, which imports, cannot tell
             with open_channel() as channel:
                 opened.release()
                 yield channel
@@ -303,11 +303,9 @@ def test_a_kill_of_the_server_while_it_imports_is_told_to_all(
 
 
 def test_a_script_that_nobody_watches_does_not_run_and_ends_nothing_else(server: Server) -> None:
-    @contextmanager
-    def fail(pid: int) -> Iterator[None]:
+    def fail(pid: int) -> NoReturn:
         pids.append(pid)
         raise KeyError("watch")
-        yield
 
     pids: list[int] = []
     Path("unwatched.py").write_text("open('ran', 'w')")

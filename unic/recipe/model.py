@@ -44,20 +44,12 @@ class Model(NamedTuple):
     probs: Tensor  # (n, c), what the heads say of them
     neighbors: NDArray[np.int64]  # (n, k), without themselves
     known_labels: NDArray[np.int64]  # (n,), -1 = unknown
-    reads_coordinates: bool = False  # whether heads look at coordinates as they are, not at points
+    reads_coordinates: bool  # whether heads look at coordinates as they are, not at points
 
     @property
     def n_clusters(self) -> int:
         """K."""
         return int(self.probs.shape[1])
-
-    def place(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points ``(n, r)`` of features ``(n, d)``, of unit length.
-
-        Raises:
-            ValueError: If features are not a finite float32 matrix of the dims of training.
-        """
-        return whiten(self.directions.project(features), self.whitening)
 
     def predict(self, features: NDArray[np.float32]) -> Predictions:
         """Cluster new images: half by the heads, half by their 10 nearest training images.
@@ -66,7 +58,7 @@ class Model(NamedTuple):
             features: Shape ``(n, d)``, float32, finite, of the backbone that training had.
 
         Raises:
-            ValueError: As :meth:`place`.
+            ValueError: If features are not a finite float32 matrix of the dims of training.
         """
         coordinates = self.directions.project(features)  # (n, r)
         points = whiten(coordinates, self.whitening)  # (n, r)
